@@ -1,0 +1,186 @@
+"""The one place where a gRPC server is made: errors, health, reflection, readiness and drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+from opentelemetry import trace
+
+from forage.catalog.schema import Schema
+from forage.errors import ERROR_DOMAIN, ForageError, InternalError, StartupError
+from forage.log.engines import open_log
+from forage.registry import DirectoryRegistry
+from forage.services import Assembly, Runtime, Service
+from forage.settings import ServerSettings, ServiceSettings
+from forage.telemetry import Telemetry
+
+_logger = logging.getLogger(__name__)
+_READY_POLL_S = 0.05
+
+
+async def serve(
+    service: Service,
+    settings: ServiceSettings,
+    *,
+    stop: asyncio.Event,
+    on_listening: Callable[[int], None] = lambda port: None,
+    telemetry: Telemetry | None = None,
+) -> None:
+    """Run one service until `stop` is set, then drain it.
+
+    `on_listening` is called with the bound port once the server accepts calls; its health turns
+    SERVING when every projection has caught up with the log. Raises `StartupError` for anything
+    that keeps the service from starting: a taken port, a bad schema, a log of a newer version.
+    """
+    owned = telemetry or Telemetry.start(
+        service.name, settings.telemetry, settings.data_dir / "telemetry"
+    )
+    executor = ThreadPoolExecutor(settings.server.workers, thread_name_prefix=service.name)
+    log = open_log(settings.log_url, settings.data_dir)
+    try:
+        runtime = Runtime(
+            log=log,
+            registry=DirectoryRegistry(settings.data_dir / "registry"),
+            schema=Schema.load(settings.schema_file),
+            telemetry=owned,
+            executor=executor,
+        )
+        assembly = service.build(settings, runtime)
+        await _run(assembly, settings.server, owned, stop, on_listening)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+        log.close()
+        if telemetry is None:
+            owned.shutdown()
+
+
+async def _run(
+    assembly: Assembly,
+    settings: ServerSettings,
+    telemetry: Telemetry,
+    stop: asyncio.Event,
+    on_listening: Callable[[int], None],
+) -> None:
+    server = grpc.aio.server(
+        interceptors=[*telemetry.server_interceptors(), ErrorInterceptor()],
+        maximum_concurrent_rpcs=settings.max_concurrent,
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+        ],
+    )
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    assembly.servicers(server)
+    reflection.enable_server_reflection(
+        (*assembly.grpc_services, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    names = ("", *assembly.grpc_services)
+    await _set_health(health_servicer, names, health_pb2.HealthCheckResponse.NOT_SERVING)
+    port = _bind(server, settings)
+    assembly.follower.start()
+    try:
+        await assembly.start()
+        await server.start()
+        on_listening(port)
+        readiness = asyncio.create_task(_announce_ready(assembly, health_servicer, names))
+        await stop.wait()
+        readiness.cancel()
+        with suppress(asyncio.CancelledError):
+            await readiness
+        await _set_health(health_servicer, names, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await asyncio.sleep(settings.drain_delay_ms / 1000)
+        await server.stop(settings.grace_ms / 1000)
+    finally:
+        await asyncio.to_thread(assembly.follower.stop)
+        await assembly.stop()
+
+
+def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
+    address = f"{settings.host}:{settings.port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartupError(
+            f"server.port: cannot listen on {address}; is the port taken? allowed: a free port,"
+            " or 0 to let the system choose"
+        ) from error
+
+
+async def _announce_ready(
+    assembly: Assembly, servicer: health.aio.HealthServicer, names: tuple[str, ...]
+) -> None:
+    while not assembly.follower.caught_up.is_set():
+        await asyncio.sleep(_READY_POLL_S)
+    await _set_health(servicer, names, health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _set_health(
+    servicer: health.aio.HealthServicer,
+    names: tuple[str, ...],
+    status: health_pb2.HealthCheckResponse.ServingStatus,
+) -> None:
+    for name in names:
+        await servicer.set(name, status)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Turns a `ForageError` into its status with `ErrorInfo`, and any other exception into INTERNAL.
+
+    An unexpected exception is our defect: it is logged with its traceback and trace id, and the
+    client gets the trace id but no internals.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """Wrap unary handlers; streams (health watch, reflection) keep their own errors."""
+        handler = await continuation(details)
+        if handler is None or handler.request_streaming or handler.response_streaming:
+            return handler
+        inner = handler.unary_unary
+        method = details.method
+
+        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                return await inner(request, context)
+            except ForageError as error:
+                await context.abort_with_status(rpc_status.to_status(to_status(error)))
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                raise
+            except Exception:
+                trace_id = f"{trace.get_current_span().get_span_context().trace_id:032x}"
+                _logger.exception("%s failed; trace %s", method, trace_id)
+                defect = InternalError(f"internal error; trace {trace_id}")
+                await context.abort_with_status(rpc_status.to_status(to_status(defect)))
+
+        return grpc.unary_unary_rpc_method_handler(
+            guarded, handler.request_deserializer, handler.response_serializer
+        )
+
+
+def to_status(error: ForageError) -> status_pb2.Status:
+    """Return the `google.rpc.Status` of an error: code, message, and one `ErrorInfo`."""
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
+    )
+    detail = AnyMessage()
+    detail.Pack(info)
+    number: int = error.code.value[0]
+    return status_pb2.Status(
+        code=number, message=error.message, details=[detail]
+    )
