@@ -44,8 +44,9 @@ class Projection(Protocol):
     def apply(self, records: Sequence[Record]) -> None:
         """Take in records, in order; visible to readers when it returns.
 
-        A record may be delivered again after a crash. A projection whose effect is not
-        idempotent stores its sequence together with its state, so that it is right again.
+        Records may be delivered again: after a crash, and, in the same process, after `apply`
+        raised. A projection whose effect is not idempotent skips the sequences it already has,
+        and stores its sequence together with its state.
         """
         ...
 

@@ -1,0 +1,266 @@
+"""The registry: versioned, immutable artifacts (models, policy snapshots) and which is current.
+
+The interface is what a folder and a NATS server can both promise: payloads in an object store,
+the current version in a key-value entry that changes by compare-and-set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from forage.durable import locked, replace_file, sync_directory
+from forage.errors import ConflictError, InvalidArgumentError, NotFoundError, StorageError
+
+JSON: TypeAlias = "Mapping[str, JSON] | Sequence[JSON] | str | int | float | bool | None"
+
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactInfo:
+    """What is known of one version of a kind of artifact."""
+
+    kind: str
+    version: int
+    """Starts at 1 and is never given out twice."""
+    sha256: str
+    """Of the payload, in hexadecimal."""
+    size: int
+    """Of the payload, in bytes."""
+    created: float
+    """Seconds since the epoch."""
+    metadata: Mapping[str, JSON]
+    """Whatever the publisher wanted to be known: metrics, training range, feature version."""
+    parent: int | None
+    """The version that was current when this one was published: what it was measured against."""
+
+
+class Registry(Protocol):
+    """Keeps versions of artifacts. Safe to use from several threads and processes.
+
+    A *kind*, such as `policy` or `ranker`, has its own versions and at most one current version.
+    Any method may raise `StorageError`, and `InvalidArgumentError` for a kind that is not a
+    lower-case name.
+    """
+
+    def publish(
+        self,
+        kind: str,
+        payload: bytes,
+        metadata: Mapping[str, JSON],
+        *,
+        make_current: bool = True,
+        expected_current: int | None = None,
+    ) -> ArtifactInfo:
+        """Store a new version, durably, and make it current unless told not to.
+
+        To become current it needs `expected_current` to be the current version (None: there is
+        none yet); otherwise nothing is stored and `ConflictError` raised. Raises `ValueError` for
+        an expectation without `make_current`, or metadata that is not JSON.
+        """
+        ...
+
+    def current(self, kind: str) -> ArtifactInfo | None:
+        """Return the current version; None if there is none yet."""
+        ...
+
+    def changed(self, kind: str, since_version: int | None) -> bool:
+        """Return whether the current version is another than `since_version`.
+
+        Cheap enough to be asked several times a second, for hot reload.
+        """
+        ...
+
+    def load(self, kind: str, version: int | None = None) -> tuple[ArtifactInfo, bytes]:
+        """Return a version (None: the current one) with its payload, verified by its hash.
+
+        Raises `NotFoundError` if there is no such version, `StorageError` if it is damaged.
+        """
+        ...
+
+    def set_current(self, kind: str, version: int, *, expected: int | None) -> ArtifactInfo:
+        """Make an existing version current, if `expected` is current now: roll forward or back.
+
+        Raises `ConflictError` if another version is current, `NotFoundError` for an unknown one.
+        """
+        ...
+
+    def history(self, kind: str) -> list[ArtifactInfo]:
+        """Return all versions, newest first."""
+        ...
+
+    def prune(self, kind: str, *, keep: int) -> list[int]:
+        """Remove all but the newest `keep` (at least 1) versions and the current one.
+
+        Return the versions removed.
+        """
+        ...
+
+
+class DirectoryRegistry:
+    """A `Registry` in a folder, one sub-folder per kind.
+
+    Version 7 is `00000007.bin` and, written after it, `00000007.json`: a version exists once its
+    JSON does. `current` holds the number of the current version. Every file is replaced
+    atomically, so reading takes no lock.
+    """
+
+    def __init__(self, root: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """Use the folder `root`, which need not exist yet; `clock` dates new versions."""
+        self._root = root
+        self._clock = clock
+
+    def publish(
+        self,
+        kind: str,
+        payload: bytes,
+        metadata: Mapping[str, JSON],
+        *,
+        make_current: bool = True,
+        expected_current: int | None = None,
+    ) -> ArtifactInfo:
+        """Store a new version; see `Registry.publish`."""
+        if not make_current and expected_current is not None:
+            raise ValueError("expected_current has no meaning without make_current")
+        portable = json.loads(json.dumps(dict(metadata), allow_nan=False))
+        folder = self._folder(kind)
+        with locked(folder / "lock"):
+            current = self._current_version(kind)
+            if make_current:
+                _expect(kind, current, expected_current)
+            info = ArtifactInfo(
+                kind=kind,
+                version=max(self._versions(kind), default=0) + 1,
+                sha256=hashlib.sha256(payload).hexdigest(),
+                size=len(payload),
+                created=self._clock(),
+                metadata=portable,
+                parent=current,
+            )
+            replace_file(_payload_file(folder, info.version), payload)
+            replace_file(_info_file(folder, info.version), json.dumps(asdict(info)).encode())
+            if make_current:
+                replace_file(folder / "current", str(info.version).encode())
+        return info
+
+    def current(self, kind: str) -> ArtifactInfo | None:
+        """Return the current version; see `Registry.current`."""
+        version = self._current_version(kind)
+        return None if version is None else self._info(kind, version)
+
+    def changed(self, kind: str, since_version: int | None) -> bool:
+        """Return whether there is another current version, by reading one tiny file."""
+        return self._current_version(kind) != since_version
+
+    def load(self, kind: str, version: int | None = None) -> tuple[ArtifactInfo, bytes]:
+        """Return a version with its verified payload; see `Registry.load`."""
+        wanted = self._current_version(kind) if version is None else version
+        if wanted is None:
+            raise NotFoundError(f"there is no current {kind} yet", metadata={"kind": kind})
+        info = self._info(kind, wanted)
+        path = _payload_file(self._folder(kind), wanted)
+        payload = _read(path)
+        if payload is None or hashlib.sha256(payload).hexdigest() != info.sha256:
+            raise StorageError(
+                f"{path} is damaged: it does not have the SHA-256 that {kind} version {wanted}"
+                " was published with",
+                metadata={"file": str(path)},
+            )
+        return info, payload
+
+    def set_current(self, kind: str, version: int, *, expected: int | None) -> ArtifactInfo:
+        """Make an existing version current; see `Registry.set_current`."""
+        folder = self._folder(kind)
+        with locked(folder / "lock"):
+            info = self._info(kind, version)
+            _expect(kind, self._current_version(kind), expected)
+            replace_file(folder / "current", str(version).encode())
+        return info
+
+    def history(self, kind: str) -> list[ArtifactInfo]:
+        """Return all versions, newest first; see `Registry.history`."""
+        with locked(self._folder(kind) / "lock"):
+            return [self._info(kind, v) for v in sorted(self._versions(kind), reverse=True)]
+
+    def prune(self, kind: str, *, keep: int) -> list[int]:
+        """Remove old versions; see `Registry.prune`."""
+        # The newest version always stays, or its number would be given out again.
+        if keep < 1:
+            raise ValueError(f"keep is {keep}, must be at least 1")
+        folder = self._folder(kind)
+        with locked(folder / "lock"):
+            kept = {*sorted(self._versions(kind))[-keep:], self._current_version(kind)}
+            removed = sorted(self._versions(kind) - kept)
+            try:
+                for version in removed:
+                    _info_file(folder, version).unlink()
+                    _payload_file(folder, version).unlink(missing_ok=True)
+                sync_directory(folder)
+            except OSError as error:
+                raise StorageError(f"cannot prune {folder}: {error}") from error
+        return removed
+
+    def _folder(self, kind: str) -> Path:
+        if not _KIND.fullmatch(kind):
+            raise InvalidArgumentError(
+                "kind", f"'{kind}' is not a name", allowed="lower-case letters, digits, - and _"
+            )
+        return self._root / kind
+
+    def _versions(self, kind: str) -> set[int]:
+        return {int(p.stem) for p in self._folder(kind).glob("*.json")}
+
+    def _current_version(self, kind: str) -> int | None:
+        path = self._folder(kind) / "current"
+        content = _read(path)
+        if content is None:
+            return None
+        if not content.isdigit():
+            raise StorageError(f"{path} is damaged: {content[:20]!r} is not a version")
+        return int(content)
+
+    def _info(self, kind: str, version: int) -> ArtifactInfo:
+        path = _info_file(self._folder(kind), version)
+        content = _read(path)
+        if content is None:
+            raise NotFoundError(
+                f"there is no {kind} version {version}",
+                metadata={"kind": kind, "version": str(version)},
+            )
+        try:
+            info = ArtifactInfo(**json.loads(content))
+        except (ValueError, TypeError) as error:
+            raise StorageError(f"{path} is damaged: {error}") from error
+        return replace(info, kind=kind, version=version)
+
+
+def _expect(kind: str, current: int | None, expected: int | None) -> None:
+    if current != expected:
+        raise ConflictError(
+            f"{kind} version {current} is current, not {expected}",
+            metadata={"kind": kind, "current": str(current), "expected": str(expected)},
+        )
+
+
+def _payload_file(folder: Path, version: int) -> Path:
+    return folder / f"{version:08d}.bin"
+
+
+def _info_file(folder: Path, version: int) -> Path:
+    return folder / f"{version:08d}.json"
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error}", metadata={"file": str(path)}) from error
