@@ -158,6 +158,10 @@ class Deadline:
         """Return the seconds left; negative once the deadline has passed."""
         return self._at - time.monotonic()
 
+    def earlier(self, seconds: float) -> Deadline:
+        """Return a deadline `seconds` before this one: time kept back for what comes after."""
+        return Deadline(self._at - seconds)
+
     def check(self) -> None:
         """Raise `DeadlineExceededError` if the deadline has passed."""
         if self.remaining() <= 0:

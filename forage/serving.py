@@ -90,7 +90,7 @@ async def _run(
     names = ("", *assembly.grpc_services)
     await _set_health(health_servicer, names, health_pb2.HealthCheckResponse.NOT_SERVING)
     port = _bind(server, settings)
-    assembly.follower.start()
+    await asyncio.to_thread(assembly.follower.start)
     try:
         await assembly.start()
         await server.start()

@@ -27,7 +27,7 @@ from forage.v1 import plan_pb2 as forage_dot_v1_dot_plan__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66orage/v1/policy_service.proto\x12\tforage.v1\x1a\x18\x66orage/v1/decision.proto\x1a\x14\x66orage/v1/plan.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetPolicyRequest\"\xbc\x02\n\x11GetPolicyResponse\x12:\n\x07traffic\x18\x01 \x03(\x0b\x32).forage.v1.GetPolicyResponse.TrafficEntry\x12\x18\n\x10snapshot_version\x18\x02 \x01(\x04\x12\x31\n\rsnapshot_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cobservations\x18\x04 \x01(\x04\x12&\n\x04\x61rms\x18\x05 \x03(\x0b\x32\x18.forage.v1.ArmStatistics\x12\x17\n\x0f\x66\x61llback_reason\x18\x06 \x01(\t\x12\x17\n\x0frecent_searches\x18\x07 \x01(\x04\x1a.\n\x0cTrafficEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb6\x01\n\rArmStatistics\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\x12\x12\n\ncall_share\x18\x03 \x01(\x01\x12\x14\n\x0cmean_fan_out\x18\x04 \x01(\x01\x12\x11\n\thit_share\x18\x05 \x01(\x01\x12\x17\n\x0fhit_probability\x18\x06 \x01(\x01\x12\x17\n\x0fposterior_width\x18\x07 \x01(\x01\x12\x12\n\nlatency_ms\x18\x08 \x01(\x01\"(\n\x12GetDecisionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"<\n\x13GetDecisionResponse\x12%\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x13.forage.v1.Decision\"+\n\x15ReplayDecisionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"q\n\x16ReplayDecisionResponse\x12!\n\x08recorded\x18\x01 \x01(\x0b\x32\x0f.forage.v1.Plan\x12!\n\x08replayed\x18\x02 \x01(\x0b\x32\x0f.forage.v1.Plan\x12\x11\n\tidentical\x18\x03 \x01(\x08\"@\n\x1aSetGeneratorEnabledRequest\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\"/\n\x1bSetGeneratorEnabledResponse\x12\x10\n\x08\x64isabled\x18\x01 \x03(\t2\xe2\x02\n\rPolicyService\x12\x46\n\tGetPolicy\x12\x1b.forage.v1.GetPolicyRequest\x1a\x1c.forage.v1.GetPolicyResponse\x12L\n\x0bGetDecision\x12\x1d.forage.v1.GetDecisionRequest\x1a\x1e.forage.v1.GetDecisionResponse\x12U\n\x0eReplayDecision\x12 .forage.v1.ReplayDecisionRequest\x1a!.forage.v1.ReplayDecisionResponse\x12\x64\n\x13SetGeneratorEnabled\x12%.forage.v1.SetGeneratorEnabledRequest\x1a&.forage.v1.SetGeneratorEnabledResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66orage/v1/policy_service.proto\x12\tforage.v1\x1a\x18\x66orage/v1/decision.proto\x1a\x14\x66orage/v1/plan.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetPolicyRequest\"\xbc\x02\n\x11GetPolicyResponse\x12:\n\x07traffic\x18\x01 \x03(\x0b\x32).forage.v1.GetPolicyResponse.TrafficEntry\x12\x18\n\x10snapshot_version\x18\x02 \x01(\x04\x12\x31\n\rsnapshot_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cobservations\x18\x04 \x01(\x04\x12&\n\x04\x61rms\x18\x05 \x03(\x0b\x32\x18.forage.v1.ArmStatistics\x12\x17\n\x0f\x66\x61llback_reason\x18\x06 \x01(\t\x12\x17\n\x0frecent_searches\x18\x07 \x01(\x04\x1a.\n\x0cTrafficEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xc6\x01\n\rArmStatistics\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\x12\x12\n\ncall_share\x18\x03 \x01(\x01\x12\x14\n\x0cmean_fan_out\x18\x04 \x01(\x01\x12\x11\n\thit_share\x18\x05 \x01(\x01\x12\x17\n\x0fhit_probability\x18\x06 \x01(\x01\x12\x17\n\x0fposterior_width\x18\x07 \x01(\x01\x12\x12\n\nlatency_ms\x18\x08 \x01(\x01\x12\x0e\n\x06labels\x18\t \x01(\x04\"(\n\x12GetDecisionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"<\n\x13GetDecisionResponse\x12%\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x13.forage.v1.Decision\"+\n\x15ReplayDecisionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"q\n\x16ReplayDecisionResponse\x12!\n\x08recorded\x18\x01 \x01(\x0b\x32\x0f.forage.v1.Plan\x12!\n\x08replayed\x18\x02 \x01(\x0b\x32\x0f.forage.v1.Plan\x12\x11\n\tidentical\x18\x03 \x01(\x08\"@\n\x1aSetGeneratorEnabledRequest\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\"/\n\x1bSetGeneratorEnabledResponse\x12\x10\n\x08\x64isabled\x18\x01 \x03(\t2\xe2\x02\n\rPolicyService\x12\x46\n\tGetPolicy\x12\x1b.forage.v1.GetPolicyRequest\x1a\x1c.forage.v1.GetPolicyResponse\x12L\n\x0bGetDecision\x12\x1d.forage.v1.GetDecisionRequest\x1a\x1e.forage.v1.GetDecisionResponse\x12U\n\x0eReplayDecision\x12 .forage.v1.ReplayDecisionRequest\x1a!.forage.v1.ReplayDecisionResponse\x12\x64\n\x13SetGeneratorEnabled\x12%.forage.v1.SetGeneratorEnabledRequest\x1a&.forage.v1.SetGeneratorEnabledResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,19 +43,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPOLICYRESPONSE_TRAFFICENTRY']._serialized_start=417
   _globals['_GETPOLICYRESPONSE_TRAFFICENTRY']._serialized_end=463
   _globals['_ARMSTATISTICS']._serialized_start=466
-  _globals['_ARMSTATISTICS']._serialized_end=648
-  _globals['_GETDECISIONREQUEST']._serialized_start=650
-  _globals['_GETDECISIONREQUEST']._serialized_end=690
-  _globals['_GETDECISIONRESPONSE']._serialized_start=692
-  _globals['_GETDECISIONRESPONSE']._serialized_end=752
-  _globals['_REPLAYDECISIONREQUEST']._serialized_start=754
-  _globals['_REPLAYDECISIONREQUEST']._serialized_end=797
-  _globals['_REPLAYDECISIONRESPONSE']._serialized_start=799
-  _globals['_REPLAYDECISIONRESPONSE']._serialized_end=912
-  _globals['_SETGENERATORENABLEDREQUEST']._serialized_start=914
-  _globals['_SETGENERATORENABLEDREQUEST']._serialized_end=978
-  _globals['_SETGENERATORENABLEDRESPONSE']._serialized_start=980
-  _globals['_SETGENERATORENABLEDRESPONSE']._serialized_end=1027
-  _globals['_POLICYSERVICE']._serialized_start=1030
-  _globals['_POLICYSERVICE']._serialized_end=1384
+  _globals['_ARMSTATISTICS']._serialized_end=664
+  _globals['_GETDECISIONREQUEST']._serialized_start=666
+  _globals['_GETDECISIONREQUEST']._serialized_end=706
+  _globals['_GETDECISIONRESPONSE']._serialized_start=708
+  _globals['_GETDECISIONRESPONSE']._serialized_end=768
+  _globals['_REPLAYDECISIONREQUEST']._serialized_start=770
+  _globals['_REPLAYDECISIONREQUEST']._serialized_end=813
+  _globals['_REPLAYDECISIONRESPONSE']._serialized_start=815
+  _globals['_REPLAYDECISIONRESPONSE']._serialized_end=928
+  _globals['_SETGENERATORENABLEDREQUEST']._serialized_start=930
+  _globals['_SETGENERATORENABLEDREQUEST']._serialized_end=994
+  _globals['_SETGENERATORENABLEDRESPONSE']._serialized_start=996
+  _globals['_SETGENERATORENABLEDRESPONSE']._serialized_end=1043
+  _globals['_POLICYSERVICE']._serialized_start=1046
+  _globals['_POLICYSERVICE']._serialized_end=1400
 # @@protoc_insertion_point(module_scope)

@@ -124,6 +124,7 @@ class ArmStatistics(_message.Message):
     HIT_PROBABILITY_FIELD_NUMBER: _builtins.int
     POSTERIOR_WIDTH_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     generator: _builtins.str
     """The generator's name."""
     enabled: _builtins.bool
@@ -135,11 +136,13 @@ class ArmStatistics(_message.Message):
     hit_share: _builtins.float
     """Share of the recent engaged items that it found, in [0, 1]."""
     hit_probability: _builtins.float
-    """Mean over recent contexts of the posterior probability of a hit at the largest fan-out."""
+    """Posterior mean probability, in the average context, of a hit at the largest fan-out."""
     posterior_width: _builtins.float
     """Standard deviation of the posterior's logit at the mean context."""
     latency_ms: _builtins.float
     """Median latency in milliseconds. 0 if it was not called."""
+    labels: _builtins.int
+    """How many labels the snapshot has learned from for this generator."""
     def __init__(
         self,
         *,
@@ -151,10 +154,11 @@ class ArmStatistics(_message.Message):
         hit_probability: _builtins.float = ...,
         posterior_width: _builtins.float = ...,
         latency_ms: _builtins.float = ...,
+        labels: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_share", b"call_share", "enabled", b"enabled", "generator", b"generator", "hit_probability", b"hit_probability", "hit_share", b"hit_share", "latency_ms", b"latency_ms", "mean_fan_out", b"mean_fan_out", "posterior_width", b"posterior_width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_share", b"call_share", "enabled", b"enabled", "generator", b"generator", "hit_probability", b"hit_probability", "hit_share", b"hit_share", "labels", b"labels", "latency_ms", b"latency_ms", "mean_fan_out", b"mean_fan_out", "posterior_width", b"posterior_width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,115 @@
+"""The answer: a page of results, grouped, counted, and connected to related items."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from forage import wire
+from forage.catalog import Item, Schema
+from forage.catalog.view import CatalogView
+from forage.v1 import decision_pb2, ranker_service_pb2, search_service_pb2
+
+_FACET_VALUES = 50
+_RELATED = 5
+
+
+class Answers:
+    """Builds the parts of an answer from the catalogue as it is now."""
+
+    def __init__(self, view: CatalogView, schema: Schema) -> None:
+        self._view = view
+        self._schema = schema
+
+    def results(
+        self,
+        shown: Sequence[decision_pb2.DisplayedItem],
+        contributions: Mapping[str, Sequence[ranker_service_pb2.Contribution]],
+    ) -> list[search_service_pb2.SearchResult]:
+        """Return a result for each displayed item that the catalogue still holds."""
+        results = []
+        for entry in shown:
+            item = self._view.get(entry.item_id)
+            if item is not None:
+                results.append(
+                    search_service_pb2.SearchResult(
+                        item=wire.item_to_proto(item, self._schema),
+                        position=entry.position,
+                        score=entry.score,
+                        provenance=entry.provenance,
+                        exploration_propensity=entry.exploration_propensity,
+                        contributions=contributions.get(entry.item_id, ()),
+                    )
+                )
+        return results
+
+    def groups(
+        self, results: Sequence[search_service_pb2.SearchResult]
+    ) -> list[search_service_pb2.ResultGroup]:
+        """Return the results' positions by kind, in order of each kind's best result."""
+        groups: dict[str, search_service_pb2.ResultGroup] = {}
+        for result in results:
+            kind = result.item.kind
+            group = groups.setdefault(kind, search_service_pb2.ResultGroup(kind=kind))
+            group.positions.append(result.position)
+        return list(groups.values())
+
+    def facets(
+        self, names: Iterable[str], item_ids: Sequence[str]
+    ) -> list[search_service_pb2.Facet]:
+        """Return value counts over the merged candidates, most frequent first, ties by value."""
+        items = [item for i in item_ids if (item := self._view.get(i)) is not None]
+        facets = []
+        for name in names:
+            counts = Counter(value for item in items for value in set(_facet_values(item, name)))
+            ranked = sorted(counts.items(), key=lambda c: (-c[1], c[0]))[:_FACET_VALUES]
+            facets.append(
+                search_service_pb2.Facet(
+                    attribute=name,
+                    counts=[search_service_pb2.FacetCount(value=v, count=n) for v, n in ranked],
+                )
+            )
+        return facets
+
+    def related(
+        self, results: Sequence[search_service_pb2.SearchResult]
+    ) -> list[search_service_pb2.RelatedItem]:
+        """Return the items that at least two of the results refer to and that are not results.
+
+        Such as the director of several films found; those with most connections first.
+        """
+        shown = {r.item.item_id for r in results}
+        links: dict[str, Counter[str]] = {}
+        for item_id in shown:
+            item = self._view.get(item_id)
+            for attribute, value in item.references() if item else ():
+                if value.item_id not in shown:
+                    links.setdefault(value.item_id, Counter())[attribute] += 1
+        ranked = sorted(
+            ((target, counts) for target, counts in links.items() if counts.total() >= 2),
+            key=lambda link: (-link[1].total() / self._commonness(link[0]), link[0]),
+        )
+        related = []
+        for target, counts in ranked[:_RELATED]:
+            item = self._view.get(target)
+            attribute = min(counts, key=lambda a: (-counts[a], a))
+            if item is not None:
+                related.append(
+                    search_service_pb2.RelatedItem(
+                        item=wire.item_to_proto(item, self._schema),
+                        attribute=attribute,
+                        count=counts[attribute],
+                    )
+                )
+        return related
+
+    def _commonness(self, item_id: str) -> float:
+        """Return how unremarkable a connection is: everything is from some country."""
+        item = self._view.get(item_id)
+        popularity = self._schema.popularity
+        known = item.number(popularity) if item and popularity else None
+        return 1.0 + 4.0 * (known or 0.0)
+
+
+def _facet_values(item: Item, name: str) -> tuple[str, ...]:
+    return (item.kind,) if name == "kind" else item.texts(name)

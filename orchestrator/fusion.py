@@ -1,0 +1,59 @@
+"""Fusion: one list out of many, keeping every generator's evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from forage.v1 import candidate_pb2, generator_service_pb2
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One item of the merged list."""
+
+    item_id: str
+    fused_score: float = 0.0
+    provenance: list[candidate_pb2.Provenance] = field(default_factory=list)
+    """Every generator that found it, best rank first, ties by generator name."""
+
+
+def fuse(
+    lists: Mapping[str, Sequence[generator_service_pb2.Hit]],
+    weights: Mapping[str, float],
+    *,
+    k: int,
+) -> list[Candidate]:
+    """Return the union of the lists, best first, by weighted reciprocal rank fusion.
+
+    score = Σ_g weight_g / (k + rank_g) (Cormack, Clarke & Büttcher, 2009). The order is total:
+    ties go to the better best rank, then to the smaller item id. Raw scores of different
+    generators are never compared. Inputs are not changed.
+    """
+    merged: dict[str, Candidate] = {}
+    for generator in sorted(lists):
+        weight = weights.get(generator, 1.0)
+        for rank, hit in enumerate(lists[generator], start=1):
+            candidate = merged.get(hit.item_id)
+            if candidate is None:
+                candidate = merged[hit.item_id] = Candidate(hit.item_id)
+            candidate.fused_score += weight / (k + rank)
+            candidate.provenance.append(
+                candidate_pb2.Provenance(
+                    generator=generator, score=hit.score, rank=rank, reasons=hit.reasons
+                )
+            )
+    for candidate in merged.values():
+        if len(candidate.provenance) > 1:
+            candidate.provenance.sort(key=lambda p: (p.rank, p.generator))
+    return sorted(merged.values(), key=lambda c: (-c.fused_score, c.provenance[0].rank, c.item_id))
+
+
+def unique_finds(candidates: Sequence[Candidate]) -> dict[str, int]:
+    """Return, per generator, how many candidates no other generator found."""
+    counts: dict[str, int] = {}
+    for candidate in candidates:
+        if len(candidate.provenance) == 1:
+            generator = candidate.provenance[0].generator
+            counts[generator] = counts.get(generator, 0) + 1
+    return counts

@@ -1,0 +1,305 @@
+"""The learner as a projection: decisions and feedback in, policy snapshots out.
+
+A search is learned from once its feedback is thought complete: `delay_s` of log time after it was
+made. Feedback that comes later corrects. Only record times count, so replaying the log gives the
+same posterior to the last bit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from forage.errors import ConflictError
+from forage.lease import Lease
+from forage.log import EventLog, Record, Stream, Topic
+from forage.log.checkpoint import CheckpointFile
+from forage.log.interactions import Engagement, Impression, InteractionReader
+from forage.registry import Registry
+from forage.v1 import decision_pb2, plan_pb2
+from orchestrator import bandit
+from orchestrator.bandit import LEARNED, Learner, Observation, Snapshot
+from orchestrator.context import FEATURE_VERSION, FEATURES
+from orchestrator.planner import LEARNED_POLICIES, context_of, parameters, preset_name
+from orchestrator.settings import OrchestratorSettings
+
+POLICY = "policy"
+"""The registry kind of policy snapshots."""
+LEASE = "learner"
+_LEASE_S = 5.0
+_logger = logging.getLogger(__name__)
+
+
+def bandit_settings(settings: OrchestratorSettings) -> bandit.LearnerSettings:
+    """Return what the bandit learns about, from the orchestrator's settings."""
+    return bandit.LearnerSettings(
+        generators=tuple(settings.generators),
+        features=FEATURES,
+        feature_version=FEATURE_VERSION,
+        levels=bandit.Levels(settings.plan.fan_outs),
+        hit_rates={name: target.hit_rate for name, target in settings.generators.items()},
+        bias_precision=settings.learner.bias_precision,
+        weight_precision=settings.learner.weight_precision,
+        half_life_s=settings.learner.half_life_days * 86_400,
+        params=parameters(settings.plan),
+    )
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A search that waits for its feedback."""
+
+    decision: decision_pb2.Decision
+    time: float
+    rewards: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Item id to (best reward so far, position)."""
+
+
+class PolicyProjection:
+    """Learns from the `interactions` topic and, while it holds the lease, publishes snapshots."""
+
+    name = "orchestrator.policy"
+    topic = Topic.INTERACTIONS
+    streams = (Stream.DECISIONS, Stream.FEEDBACK)
+
+    def __init__(
+        self,
+        settings: OrchestratorSettings,
+        log: EventLog,
+        registry: Registry,
+        lease: Lease | None,
+        *,
+        on_reward: Callable[[str, float], None] = lambda policy, reward: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Learn; publish only if `lease` is given.
+
+        `on_reward` hears the policy and the reward of every search learned from.
+        """
+        self._settings = settings
+        self._reader = InteractionReader(log, settings.feedback)
+        self._registry = registry
+        self._lease = lease
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
+        self._lock = threading.Lock()
+        self._on_reward = on_reward
+        self._clock = clock
+        self._file = CheckpointFile(
+            Path(settings.data_dir) / "orchestrator.policy" / "state", name="policy", version=1
+        )
+        self._learner = Learner(bandit_settings(settings))
+        self._pending: OrderedDict[str, _Pending] = OrderedDict()
+        self._applied = 0
+        self._learned_since_publish = 1
+        self._published_at = -math.inf
+
+    @property
+    def observations(self) -> int:
+        """How many labels have been learned from."""
+        return int(self._learner.hazard.labels.sum())
+
+    def restore(self) -> int:
+        """Load the posterior and the searches that wait; 0 if they are unusable."""
+        loaded = self._file.load()
+        if loaded is None:
+            return 0
+        sequence, payload = loaded
+        size = int.from_bytes(payload[:8], "big")
+        snapshot = Snapshot.from_bytes(payload[8 : 8 + size])
+        learner, notes = Learner.restore(bandit_settings(self._settings), snapshot)
+        for note in notes:
+            _logger.warning("policy: %s", note)
+        if learner.sequence == 0 and snapshot.sequence > 0:
+            return 0
+        self._learner = learner
+        for entry in json.loads(payload[8 + size :]):
+            decision = decision_pb2.Decision.FromString(bytes.fromhex(entry["decision"]))
+            self._pending[decision.request_id] = _Pending(
+                decision, entry["time"], {k: (v[0], v[1]) for k, v in entry["rewards"].items()}
+            )
+        self._applied = sequence
+        return sequence
+
+    def checkpoint(self, sequence: int) -> None:
+        """Save posterior and waiting searches, with the sequence."""
+        with self._lock:
+            snapshot = self._learner.snapshot().to_bytes()
+        waiting = [
+            {
+                "decision": p.decision.SerializeToString().hex(),
+                "time": p.time,
+                "rewards": p.rewards,
+            }
+            for p in self._pending.values()
+        ]
+        self._file.save(
+            sequence, len(snapshot).to_bytes(8, "big") + snapshot + json.dumps(waiting).encode()
+        )
+
+    def apply(self, records: Sequence[Record]) -> None:
+        """Take in searches and feedback, and learn from those that are complete."""
+        fresh = [r for r in records if r.sequence > self._applied]
+        with self._lock:
+            for event in self._reader.read(fresh):
+                self._settle(event.time)
+                if isinstance(event, Impression):
+                    self._wait(event)
+                else:
+                    self._reward(event)
+                self._applied = event.sequence
+
+    def _wait(self, event: Impression) -> None:
+        if not event.decision.root_request_id:
+            self._pending[event.decision.request_id] = _Pending(event.decision, event.time)
+
+    def _reward(self, event: Engagement) -> None:
+        decision = event.decision
+        root = decision.root_request_id or decision.request_id
+        value = max(0.0, event.reward)
+        waiting = self._pending.get(root)
+        if waiting is not None:
+            known = waiting.rewards.get(event.item_id, (0.0, 0))[0]
+            waiting.rewards[event.item_id] = (max(known, value), event.position)
+        elif value > 0 and not decision.root_request_id:
+            late = _Pending(decision, event.time, {event.item_id: (value, event.position)})
+            self._correct(late, event.time, event.sequence)
+
+    def _settle(self, now: float) -> None:
+        delay = self._settings.learner.delay_s
+        while self._pending:
+            request_id, waiting = next(iter(self._pending.items()))
+            if waiting.time + delay > now:
+                return
+            del self._pending[request_id]
+            self._learn(waiting, max(now, waiting.time), self._applied)
+
+    def _learn(self, complete: _Pending, now: float, sequence: int) -> None:
+        decision = complete.decision
+        if tuple(decision.plan.feature_names) != FEATURES or not decision.plan.calls:
+            return
+        engagements = _engagements(complete)
+        observation = self._observation(decision, engagements)
+        self._learner.observe(observation, time=now, sequence=sequence)
+        reward = min(1.0, sum(e.reward for e in engagements))
+        self._judge(decision, engagements, reward, now)
+        self._on_reward(decision.plan.policy, reward)
+        self._learned_since_publish += 1
+
+    def _correct(self, late: _Pending, now: float, sequence: int) -> None:
+        """Learn from an engagement that came after its search was learned as unengaged.
+
+        Only the generators that found the item are taught, and only down to its rank: the rest
+        of the search has been learned already.
+        """
+        if tuple(late.decision.plan.feature_names) != FEATURES:
+            return
+        engagements = _engagements(late)
+        ranks = {g: r for e in engagements for g, r in e.ranks.items()}
+        levels = bandit.Levels(self._settings.plan.fan_outs)
+        reached = {
+            g: next((f for f in levels.fan_outs if f >= rank), levels.fan_outs[-1])
+            for g, rank in ranks.items()
+        }
+        observation = self._observation(late.decision, engagements, reached)
+        self._learner.observe(observation, time=now, sequence=sequence)
+        self._learned_since_publish += 1
+
+    def _observation(
+        self,
+        decision: decision_pb2.Decision,
+        engagements: Sequence[bandit.Engagement],
+        reached: Mapping[str, int] | None = None,
+    ) -> Observation:
+        context = context_of(decision.plan)
+        executed: dict[str, int | None] = {
+            o.generator: o.fan_out
+            for o in decision.outcomes
+            if o.status == plan_pb2.OUTCOME_STATUS_ANSWERED
+        }
+        if reached is not None:
+            executed = {g: min(f or 0, reached.get(g, 0)) for g, f in executed.items()}
+        return bandit.observe(
+            context.levels,
+            context.generators,
+            context.phi,
+            executed=executed,
+            engagements=engagements,
+        )
+
+    def _judge(
+        self,
+        decision: decision_pb2.Decision,
+        engagements: Sequence[bandit.Engagement],
+        reward: float,
+        now: float,
+    ) -> None:
+        """Let the safeguard compare learned plans with presets, net of what they cost."""
+        plan, price = decision.plan, self._settings.plan.price
+        safeguard = self._learner.safeguard
+        if plan.policy in LEARNED_POLICIES and plan.source == plan_pb2.PLAN_SOURCE_POLICY:
+            safeguard.observe(LEARNED, reward - price * plan.cost, time=now)
+        if plan.source == plan_pb2.PLAN_SOURCE_FULL:
+            for index, preset in enumerate(self._settings.plan.presets):
+                cost = sum(self._settings.cost(g, f) for g, f in preset.items())
+                value = bandit.covered_reward(engagements, preset) - price * cost
+                safeguard.observe(preset_name(index), value, time=now)
+        if plan.source in (plan_pb2.PLAN_SOURCE_UNIFORM, plan_pb2.PLAN_SOURCE_FALLBACK):
+            executed = {c.generator: c.fan_out for c in plan.calls if c.fan_out}
+            for index, preset in enumerate(self._settings.plan.presets):
+                if {g: f for g, f in preset.items() if f} == executed:
+                    safeguard.observe(preset_name(index), reward - price * plan.cost, time=now)
+
+    def publish_if_due(self) -> None:
+        """Publish a snapshot if something was learned, enough time has passed, and we may."""
+        now = self._clock()
+        due = now - self._published_at >= self._settings.learner.publish_every_s
+        if self._lease is None or not self._learned_since_publish or not due:
+            return
+        if not self._lease.acquire(LEASE, self._holder, _LEASE_S):
+            return
+        with self._lock:
+            snapshot = self._learner.snapshot()
+            learned, self._learned_since_publish = self._learned_since_publish, 0
+        current = self._registry.current(POLICY)
+        try:
+            self._registry.publish(
+                POLICY,
+                snapshot.to_bytes(),
+                {"sequence": snapshot.sequence, "observations": self.observations},
+                expected_current=current.version if current else None,
+            )
+        except ConflictError:
+            _logger.warning("another learner published first; this snapshot is dropped")
+            self._learned_since_publish += learned
+            return
+        self._registry.prune(POLICY, keep=self._settings.learner.keep_snapshots)
+        self._published_at = now
+
+    def release(self) -> None:
+        """Give the lease back, so that another learner need not wait for it to expire."""
+        if self._lease is not None:
+            self._lease.release(LEASE, self._holder)
+
+
+def _engagements(complete: _Pending) -> list[bandit.Engagement]:
+    """Return the positive engagements, discounted by position, with the ranks that found them."""
+    found = []
+    ranks = {
+        shown.item_id: {p.generator: p.rank for p in shown.provenance}
+        for shown in (*complete.decision.displayed, *complete.decision.later)
+        if shown.item_id in complete.rewards
+    }
+    for item_id, (reward, position) in complete.rewards.items():
+        if reward > 0:
+            discount = 1 / math.log2(position + 1)
+            found.append(bandit.Engagement(min(1.0, reward * discount), ranks.get(item_id, {})))
+    return found

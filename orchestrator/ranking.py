@@ -1,0 +1,128 @@
+"""Ranking: the ranker's order if it answers in time, the fused order if it does not."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+
+from forage.retrieval import Deadline
+from forage.v1 import (
+    candidate_pb2,
+    plan_pb2,
+    query_pb2,
+    ranker_service_pb2,
+    ranker_service_pb2_grpc,
+)
+from orchestrator.breaker import Breaker
+from orchestrator.fanout import EXPECTED, Outcome
+from orchestrator.fusion import Candidate
+from orchestrator.settings import RankerTarget
+from orchestrator.slots import Placed
+
+RANKER = "ranker"
+_ANSWER_RESERVE_S = 0.005
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The whole list in order, and what the ranker said of it."""
+
+    items: list[Placed]
+    model_version: int = 0
+    feature_names: Sequence[str] = ()
+    feature_version: str = ""
+    features: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Feature values by item id, for the best items only."""
+    contributions: Mapping[str, Sequence[ranker_service_pb2.Contribution]] = field(
+        default_factory=dict
+    )
+    degraded: tuple[plan_pb2.Degradation, ...] = ()
+
+    @classmethod
+    def fused(cls, candidates: Sequence[Candidate], reason: str, detail: str) -> Ranked:
+        """Return the candidates in fused order, saying why."""
+        missing = plan_pb2.Degradation(component=RANKER, reason=reason, detail=detail)
+        items = [Placed(c, c.fused_score) for c in candidates]
+        return cls(items, degraded=(missing,))
+
+
+class Ranking:
+    """Asks the ranker; its absence costs quality, never an answer."""
+
+    def __init__(self, channel: grpc.aio.Channel, breaker: Breaker, settings: RankerTarget) -> None:
+        self._stub = ranker_service_pb2_grpc.RankerServiceStub(channel)
+        self._breaker = breaker
+        self._settings = settings
+
+    async def rank(
+        self,
+        candidates: Sequence[Candidate],
+        query: query_pb2.Query,
+        found: Sequence[Outcome],
+        deadline: Deadline,
+        request_id: str,
+        *,
+        explain: bool,
+    ) -> Ranked:
+        """Return every candidate: the best `max_candidates` ranked, the rest after them."""
+        if not candidates:
+            return Ranked([])
+        now = time.monotonic()
+        if self._breaker.is_open(now):
+            return Ranked.fused(candidates, "BREAKER_OPEN", "the ranker has been failing")
+        head = candidates[: self._settings.max_candidates]
+        request = ranker_service_pb2.RankRequest(
+            query=query,
+            candidates=[
+                candidate_pb2.Candidate(
+                    item_id=c.item_id, provenance=c.provenance, fused_score=c.fused_score
+                )
+                for c in head
+            ],
+            generator_calls=[
+                ranker_service_pb2.GeneratorCall(
+                    generator=o.generator, fan_out=o.fan_out, answered=o.answered
+                )
+                for o in found
+            ],
+            request_id=request_id,
+            explain=explain,
+            feature_rows=self._settings.feature_rows,
+        )
+        self._breaker.started(now)
+        timeout = min(self._settings.timeout_ms / 1000, deadline.remaining() - _ANSWER_RESERVE_S)
+        try:
+            response = await self._stub.Rank(request, timeout=max(timeout, 0.001))
+        except grpc.aio.AioRpcError as error:
+            return self._failed(candidates, error)
+        self._breaker.succeeded()
+        return _merged(candidates, response)
+
+    def _failed(self, candidates: Sequence[Candidate], error: grpc.aio.AioRpcError) -> Ranked:
+        self._breaker.failed(time.monotonic())
+        code = error.code()
+        if code not in EXPECTED:
+            _logger.error("ranker: %s: %s", code.name, error.details())
+        reason = "TIMED_OUT" if code is grpc.StatusCode.DEADLINE_EXCEEDED else "FAILED"
+        return Ranked.fused(candidates, reason, f"{code.name}: {error.details()}")
+
+
+def _merged(candidates: Sequence[Candidate], response: ranker_service_pb2.RankResponse) -> Ranked:
+    by_id = {c.item_id: c for c in candidates}
+    items = [Placed(by_id.pop(item.item_id), item.score) for item in response.items]
+    least = items[-1].score if items else 0.0
+    # What the ranker did not see follows in fused order, scored below everything it did see.
+    items.extend(Placed(c, least - 1 / (1 + c.fused_score)) for c in by_id.values())
+    return Ranked(
+        items,
+        response.model_version,
+        list(response.feature_names),
+        response.feature_version,
+        {i.item_id: i.features for i in response.items if i.features},
+        {i.item_id: i.contributions for i in response.items if i.contributions},
+    )

@@ -1,0 +1,158 @@
+"""Records decisions after the answer: propensity first, then one commit for many searches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+
+from forage import wire
+from forage.errors import StorageError
+from forage.log import Event, Stream
+from forage.services import Runtime
+from forage.telemetry import Attribute, Span
+from forage.v1 import decision_pb2
+from orchestrator.planner import Planned, Planner
+
+_MOST_WAITING = 5_000
+_BATCH = 256
+_RETRY_S = 0.5
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    decision: decision_pb2.Decision
+    planned: Planned | None
+    trace: Context
+
+
+class Recorder:
+    """Keeps decisions until they are durable; feedback and later pages find them at once.
+
+    A search never waits for the disk. While the log cannot be written, decisions wait in memory,
+    up to a bound, and `failing` tells the searches to say so.
+    """
+
+    def __init__(self, runtime: Runtime, planner: Planner, *, draws: int) -> None:
+        self._runtime = runtime
+        self._planner = planner
+        self._draws = draws
+        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._written = asyncio.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self.failing = False
+        """Whether the last attempt to write failed."""
+        self.dropped = 0
+        """Decisions given up because too many were waiting."""
+
+    async def start(self) -> None:
+        """Start writing."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Write what waits, trying once more if the log fails, and end."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        if self._waiting:
+            _logger.error("%d decisions could not be recorded", len(self._waiting))
+
+    def submit(self, decision: decision_pb2.Decision, planned: Planned | None) -> None:
+        """Hand over a decision; `planned` is None for a later page, which has no plan."""
+        self._waiting[decision.request_id] = _Waiting(decision, planned, otel_context.get_current())
+        while len(self._waiting) > _MOST_WAITING:
+            self._waiting.popitem(last=False)
+            self.dropped += 1
+        self._wake.set()
+
+    async def find(self, request_id: str) -> decision_pb2.Decision | None:
+        """Return a decision, whether or not it is durable yet; None if there is none."""
+        waiting = self._waiting.get(request_id)
+        if waiting is not None:
+            return waiting.decision
+        record = await self._runtime.in_thread(self._runtime.log.get, Stream.DECISIONS, request_id)
+        return None if record is None else decision_pb2.Decision.FromString(record.payload)
+
+    async def durable(self, request_ids: Sequence[str]) -> None:
+        """Wait until none of these decisions is waiting to be written.
+
+        Raises `StorageError` if the log cannot be written now.
+        """
+        async with self._written:
+            while any(r in self._waiting for r in request_ids):
+                if self.failing:
+                    raise StorageError("the decision is not durable yet; retry")
+                await self._written.wait()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                batch = [w for w, _ in zip(self._waiting.values(), range(_BATCH), strict=False)]
+                await self._write(batch)
+                async with self._written:
+                    self._written.notify_all()
+                if self.failing:
+                    if self._closing:
+                        return
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake.wait(), _RETRY_S)
+            if self._closing:
+                return
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        try:
+            await self._runtime.in_thread(self._commit, batch)
+        except StorageError as error:
+            if not self.failing:
+                _logger.error("decisions cannot be recorded: %s", error.message)
+            self.failing = True
+            return
+        self.failing = False
+        for waiting in batch:
+            current = self._waiting.get(waiting.decision.request_id)
+            if current is waiting:
+                del self._waiting[waiting.decision.request_id]
+
+    def _commit(self, batch: list[_Waiting]) -> None:
+        spans = [
+            self._runtime.telemetry.tracer.start_span(Span.RECORD, context=w.trace) for w in batch
+        ]
+        try:
+            for waiting, span in zip(batch, spans, strict=True):
+                self._complete(waiting)
+                span.set_attribute(Attribute.PROPENSITY, waiting.decision.propensity)
+            self._runtime.log.append([_event(w.decision) for w in batch])
+        finally:
+            for span in spans:
+                span.end()
+
+    def _complete(self, waiting: _Waiting) -> None:
+        decision, planned = waiting.decision, waiting.planned
+        if planned is None or not self._draws or decision.propensity:
+            return
+        found = self._planner.propensity(planned, decision.request_id, self._draws)
+        decision.propensity = found.value
+        decision.propensity_draws = found.draws
+        for name, row in zip(planned.context.generators, found.marginals, strict=True):
+            decision.marginals.add(generator=name, probabilities=row)
+
+
+def _event(decision: decision_pb2.Decision) -> Event:
+    return Event(
+        stream=Stream.DECISIONS,
+        key=decision.request_id,
+        payload=decision.SerializeToString(),
+        time=wire.seconds(decision.time),
+    )

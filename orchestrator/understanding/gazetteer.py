@@ -1,0 +1,225 @@
+"""The gazetteer: every name in the catalogue, and which things it may mean."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
+from forage.catalog import Item, Role, Schema
+from orchestrator.understanding.text import tokenize
+
+MAX_NAME_TOKENS = 8
+_MAX_POSTINGS = 400
+_ARTICLES = frozenset({"a", "an", "the"})
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """One thing that a name may mean."""
+
+    attribute: str
+    """The attribute it is a value of; the schema's title attribute for an item's own name."""
+    value: str
+    item_id: str
+    """Empty for a value that is not an item of its own."""
+    prior: float
+    """How likely people mean it, in (0, 1]; from popularity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A vocabulary word that a typed word may stand for."""
+
+    word: str
+    edits: int
+
+
+class Gazetteer:
+    """Looks names up exactly, by some of their words, by prefix, and in spite of typos.
+
+    One writer applies changes while many readers look up; a lock guards both, since a look-up is
+    a few dictionary reads.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._keywords = tuple(
+            n for n, a in schema.attributes.items() if Role.KEYWORD in a.roles and not a.kind
+        )
+        self._names: dict[str, dict[str, Meaning]] = {}
+        self._by_token: dict[str, dict[str, None]] = defaultdict(dict)
+        self._by_item: dict[str, tuple[str, ...]] = {}
+        self._links: dict[str, Counter[str]] = defaultdict(Counter)
+        self._linked: dict[str, tuple[tuple[str, str], ...]] = {}
+        self._value_counts: Counter[tuple[str, str]] = Counter()
+        self._words: dict[str, list[str]] = {}
+        self._stale: set[str] = set()
+        self._years: dict[str, tuple[float, float]] = {}
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        """Return the number of distinct names."""
+        return len(self._names)
+
+    def upsert(self, item: Item) -> None:
+        """Add an item's names, in place of those it had."""
+        with self._lock:
+            self.delete(item.item_id)
+            prior = self._prior(item)
+            attribute = self._schema.title
+            keys = []
+            for title in item.texts(attribute):
+                meaning = Meaning(attribute, title, item.item_id, prior)
+                keys.extend(self._add(title, item.item_id, meaning))
+            self._by_item[item.item_id] = tuple(keys)
+            references = tuple((a, v.item_id) for a, v in item.references())
+            for link, target in references:
+                self._links[target][link] += 1
+            self._linked[item.item_id] = references
+            self._add_values(item)
+
+    def delete(self, item_id: str) -> None:
+        """Remove an item's names; unknown ids are ignored."""
+        with self._lock:
+            for key in self._by_item.pop(item_id, ()):
+                meanings = self._names.get(key)
+                if meanings is not None:
+                    meanings.pop(item_id, None)
+                    if not meanings:
+                        self._forget(key)
+            for link, target in self._linked.pop(item_id, ()):
+                self._links[target][link] -= 1
+
+    def meanings(self, words: tuple[str, ...]) -> list[Meaning]:
+        """Return what exactly these words name, most likely first."""
+        with self._lock:
+            found = self._names.get(" ".join(words), {})
+            return sorted(
+                (self._attributed(m) for m in found.values()),
+                key=lambda m: (-m.prior, m.item_id, m.value),
+            )
+
+    def partial(self, words: tuple[str, ...], limit: int) -> list[tuple[Meaning, float]]:
+        """Return (meaning, share of the name's words covered) for names that hold all the words."""
+        with self._lock:
+            postings = sorted((self._by_token.get(w, {}) for w in set(words)), key=len)
+            if not postings or not postings[0] or len(postings[0]) > _MAX_POSTINGS:
+                return []
+            keys = [k for k in postings[0] if all(k in p for p in postings[1:])]
+            scored: list[tuple[Meaning, float]] = []
+            for key in keys:
+                coverage = len(words) / (key.count(" ") + 1)
+                scored.extend(
+                    (self._attributed(m), coverage) for m in self._names.get(key, {}).values()
+                )
+        scored.sort(key=lambda s: (-s[0].prior * s[1], s[0].item_id, s[0].value))
+        return scored[:limit]
+
+    def knows(self, word: str) -> bool:
+        """Return whether some name holds the word."""
+        return bool(self._by_token.get(word))
+
+    def corrections(self, word: str, limit: int) -> list[Correction]:
+        """Return vocabulary words within 1 edit (4 to 7 letters) or 2 (8 and more), nearest first.
+
+        Edits are insertions, deletions, substitutions and swaps of neighbours; the first letter
+        may be missing or swapped, but not wrong, which keeps the search small.
+        """
+        if len(word) < 4 or word.isdigit():
+            return []
+        most = 1 if len(word) < 8 else 2
+        with self._lock:
+            choices: list[str] = []
+            for first in dict.fromkeys((word[0], word[1])):
+                choices.extend(self._bucket(first))
+            found = process.extract(
+                word, choices, scorer=OSA.distance, score_cutoff=most, limit=limit * 4
+            )
+            ranked = sorted(
+                {(int(edits), -len(self._by_token[w]), w) for w, edits, _ in found if w != word}
+            )
+        return [Correction(w, edits) for edits, _, w in ranked[:limit]]
+
+    def completions(self, prefix: str, limit: int) -> list[str]:
+        """Return vocabulary words that begin with `prefix`, those in most names first."""
+        if len(prefix) < 3:
+            return []
+        with self._lock:
+            words = self._bucket(prefix[0])
+            start = bisect_left(words, prefix)
+            found = []
+            for word in words[start : start + 200]:
+                if not word.startswith(prefix):
+                    break
+                if word != prefix:
+                    found.append(word)
+            found.sort(key=lambda w: (-len(self._by_token[w]), w))
+        return found[:limit]
+
+    def years(self) -> dict[str, tuple[float, float]]:
+        """Return, for each number attribute whose values look like years, the range seen."""
+        with self._lock:
+            return dict(self._years)
+
+    def _prior(self, item: Item) -> float:
+        name = self._schema.popularity
+        popularity = item.number(name) if name else None
+        return min(1.0, max(0.02, popularity if popularity is not None else 0.1))
+
+    def _add(self, name: str, owner: str, meaning: Meaning) -> list[str]:
+        words = tokenize(name)[:MAX_NAME_TOKENS]
+        if not words:
+            return []
+        keys = [" ".join(words)]
+        if len(words) > 1 and words[0] in _ARTICLES:
+            keys.append(" ".join(words[1:]))
+        for key in keys:
+            self._names.setdefault(key, {})[owner] = meaning
+            for word in key.split(" "):
+                if word not in self._by_token:
+                    self._stale.add(word[0])
+                self._by_token[word][key] = None
+        return keys
+
+    def _add_values(self, item: Item) -> None:
+        for attribute in self._keywords:
+            for value in item.texts(attribute):
+                owner = f"{attribute}={value}"
+                if (attribute, value) not in self._value_counts:
+                    self._add(value, owner, Meaning(attribute, value, "", 0.5))
+                self._value_counts[attribute, value] += 1
+        for attribute in self._schema.with_role(Role.NUMBER):
+            number = item.number(attribute)
+            if number is not None and number.is_integer() and 1000 <= number <= 2999:
+                low, high = self._years.get(attribute, (number, number))
+                self._years[attribute] = (min(low, number), max(high, number))
+
+    def _forget(self, key: str) -> None:
+        del self._names[key]
+        for word in key.split(" "):
+            postings = self._by_token.get(word)
+            if postings is not None:
+                postings.pop(key, None)
+                if not postings:
+                    del self._by_token[word]
+                    self._stale.add(word[0])
+
+    def _attributed(self, meaning: Meaning) -> Meaning:
+        links = self._links.get(meaning.item_id)
+        if not links:
+            return meaning
+        attribute, count = min(links.items(), key=lambda link: (-link[1], link[0]))
+        if count <= 0:
+            return meaning
+        return Meaning(attribute, meaning.value, meaning.item_id, meaning.prior)
+
+    def _bucket(self, first: str) -> list[str]:
+        if first in self._stale or first not in self._words:
+            self._words[first] = sorted(w for w in self._by_token if w[0] == first)
+            self._stale.discard(first)
+        return self._words[first]

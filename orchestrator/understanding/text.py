@@ -1,0 +1,82 @@
+"""From typed text to tokens: cleaning, query-language operators, script and language."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from forage.errors import InvalidArgumentError
+
+MAX_TEXT_BYTES = 4_096
+_APOSTROPHES = re.compile(r"['’ʼ`]")
+_WORD = re.compile(r"\w+")
+_SCRIPTS = (
+    ("HIRAGANA", "ja"),
+    ("KATAKANA", "ja"),
+    ("HANGUL", "ko"),
+    ("CJK", "zh"),
+    ("CYRILLIC", "ru"),
+    ("ARABIC", "ar"),
+    ("HEBREW", "he"),
+    ("GREEK", "el"),
+    ("THAI", "th"),
+    ("DEVANAGARI", "hi"),
+)
+
+
+def clean(text: str) -> str:
+    """Return the text in NFC, trimmed.
+
+    Raises `InvalidArgumentError` for more than 4,096 bytes and for control characters other than
+    tab and line breaks, which become spaces.
+    """
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_TEXT_BYTES:
+        raise InvalidArgumentError(
+            "text", f"it has {size} bytes", allowed=f"at most {MAX_TEXT_BYTES} bytes of UTF-8"
+        )
+    spaced = re.sub(r"[\t\r\n]+", " ", text)
+    for position, character in enumerate(spaced):
+        if unicodedata.category(character) in {"Cc", "Cs"}:
+            raise InvalidArgumentError(
+                "text",
+                f"it has the control character U+{ord(character):04X} at position {position}",
+                allowed="text without control characters",
+            )
+    return unicodedata.normalize("NFC", spaced).strip()
+
+
+def tokenize(text: str) -> tuple[str, ...]:
+    """Return lower-cased, accent-folded words; `Don't` is one word, `dont`."""
+    folded = unicodedata.normalize("NFKD", _APOSTROPHES.sub("", text).casefold())
+    bare = "".join(c for c in folded if not unicodedata.combining(c))
+    return tuple(_WORD.findall(bare.replace("_", " ")))
+
+
+def plain_words(text: str, fields: frozenset[str]) -> str:
+    """Return the words of a query-language text that ask for something.
+
+    Clauses on known fields (`year:>2000`) and negated words (`-remix`) are left to the lexical
+    generator; a colon after any other word, as in `Alien: Covenant`, is ordinary punctuation.
+    """
+    if fields:
+        names = "|".join(sorted(map(re.escape, fields)))
+        text = re.sub(rf'(?<!\w)[-+]?(?:{names}):(?:"[^"]*"|\([^)]*\)|\[[^\]]*\]|\S+)', " ", text)
+    text = re.sub(r'(?<!\S)(?:-|NOT\s+)(?:"[^"]*"|\S+)', " ", text)
+    return re.sub(r"(?<!\S)(?:AND|OR)(?!\S)", " ", text)
+
+
+def language(text: str, locale: str) -> str:
+    """Return the best guess of the text's language as ISO 639-1.
+
+    The script decides where it names one language well enough; a Latin text takes the language of
+    the caller's locale, or English.
+    """
+    for character in text:
+        if character.isalpha() and ord(character) > 0x2FF:
+            name = unicodedata.name(character, "")
+            for prefix, code in _SCRIPTS:
+                if name.startswith(prefix):
+                    return code
+    primary = locale.split("-")[0].lower()
+    return primary if re.fullmatch(r"[a-z]{2}", primary) else "en"
