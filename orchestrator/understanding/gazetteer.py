@@ -57,8 +57,8 @@ class Gazetteer:
         self._links: dict[str, Counter[str]] = defaultdict(Counter)
         self._linked: dict[str, tuple[tuple[str, str], ...]] = {}
         self._value_counts: Counter[tuple[str, str]] = Counter()
-        self._words: dict[str, list[str]] = {}
-        self._stale: set[str] = set()
+        self._initials: dict[str, set[str]] = defaultdict(set)
+        self._sorted: dict[str, list[str]] = {}
         self._years: dict[str, tuple[float, float]] = {}
         self._lock = threading.RLock()
 
@@ -105,15 +105,23 @@ class Gazetteer:
             )
 
     def partial(self, words: tuple[str, ...], limit: int) -> list[tuple[Meaning, float]]:
-        """Return (meaning, share of the name's words covered) for names that hold all the words."""
+        """Return (meaning, coverage) for names that hold all the words, best first.
+
+        Coverage is the share of the name's words, in (0, 1]; a name that begins with two or more
+        of the words counts for more.
+        """
         with self._lock:
             postings = sorted((self._by_token.get(w, {}) for w in set(words)), key=len)
             if not postings or not postings[0] or len(postings[0]) > _MAX_POSTINGS:
                 return []
             keys = [k for k in postings[0] if all(k in p for p in postings[1:])]
             scored: list[tuple[Meaning, float]] = []
+            beginning = " ".join(words) + " "
             for key in keys:
                 coverage = len(words) / (key.count(" ") + 1)
+                if len(words) > 1 and key.startswith(beginning):
+                    # People type the beginning of a long title, not a part of it.
+                    coverage = (1 + coverage) / 2
                 scored.extend(
                     (self._attributed(m), coverage) for m in self._names.get(key, {}).values()
                 )
@@ -182,7 +190,8 @@ class Gazetteer:
             self._names.setdefault(key, {})[owner] = meaning
             for word in key.split(" "):
                 if word not in self._by_token:
-                    self._stale.add(word[0])
+                    self._initials[word[0]].add(word)
+                    self._sorted.pop(word[0], None)
                 self._by_token[word][key] = None
         return keys
 
@@ -207,7 +216,8 @@ class Gazetteer:
                 postings.pop(key, None)
                 if not postings:
                     del self._by_token[word]
-                    self._stale.add(word[0])
+                    self._initials[word[0]].discard(word)
+                    self._sorted.pop(word[0], None)
 
     def _attributed(self, meaning: Meaning) -> Meaning:
         links = self._links.get(meaning.item_id)
@@ -219,7 +229,7 @@ class Gazetteer:
         return Meaning(attribute, meaning.value, meaning.item_id, meaning.prior)
 
     def _bucket(self, first: str) -> list[str]:
-        if first in self._stale or first not in self._words:
-            self._words[first] = sorted(w for w in self._by_token if w[0] == first)
-            self._stale.discard(first)
-        return self._words[first]
+        words = self._sorted.get(first)
+        if words is None:
+            words = self._sorted[first] = sorted(self._initials.get(first, ()))
+        return words

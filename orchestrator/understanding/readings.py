@@ -1,0 +1,170 @@
+"""Readings: which names each stretch of a query's words may stand for, and how surely."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import product
+
+from pydantic import Field
+
+from forage.retrieval import Slot
+from forage.settings import Settings
+from orchestrator.understanding.gazetteer import MAX_NAME_TOKENS, Gazetteer, Meaning
+
+_DECADE = re.compile(r"^(?:(\d{3})0s|(\d)0s)$")
+_YEAR = re.compile(r"^[12]\d{3}$")
+_SURE = 0.5
+"""A reading above this needs no correction of its words."""
+_CORRECTED_WORDS = 4
+"""Longer stretches are not corrected: the combinations would be too many."""
+_CORRECTIONS = 6
+
+
+class ReadingSettings(Settings):
+    """How surely imperfect matches count."""
+
+    meanings: int = Field(default=4, ge=1, le=20)
+    """How many meanings of one stretch of words are considered."""
+    edit_factor: float = Field(default=0.7, gt=0, le=1)
+    """Confidence is multiplied by this for every edit of a corrected word."""
+    prefix_factor: float = Field(default=0.6, gt=0, le=1)
+    """Confidence is multiplied by this for a word that was completed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    word: str
+    factor: float
+
+
+class Reader:
+    """Reads one query. Exact names first, for what they explain needs no correction."""
+
+    def __init__(
+        self, gazetteer: Gazetteer, settings: ReadingSettings, tokens: tuple[str, ...]
+    ) -> None:
+        self._gazetteer = gazetteer
+        self._settings = settings
+        self._tokens = tokens
+        self._known = {t: gazetteer.knows(t) for t in tokens}
+        self._corrections: dict[str, list[_Spelling]] = {}
+
+    def readings(self) -> dict[int, list[Slot]]:
+        """Return, by first token, the slots that a stretch beginning there may be."""
+        spans = [
+            (start, end)
+            for start in range(len(self._tokens))
+            for end in range(start + 1, min(len(self._tokens), start + MAX_NAME_TOKENS) + 1)
+        ]
+        exact = {span: self._exact(self._tokens[span[0] : span[1]], *span) for span in spans}
+        explained = {
+            index
+            for (start, end), slots in exact.items()
+            if end - start > 1 and any(s.confidence > _SURE for s in slots)
+            for index in range(start, end)
+        }
+        readings: dict[int, list[Slot]] = {}
+        for span in spans:
+            slots = [*exact[span], *self._inexact(span, exact[span], explained)]
+            if slots:
+                readings.setdefault(span[0], []).extend(self._best(slots))
+        return readings
+
+    def _inexact(self, span: tuple[int, int], exact: list[Slot], explained: set[int]) -> list[Slot]:
+        start, end = span
+        words = self._tokens[start:end]
+        slots = self._years(words[0], start, end) if end - start == 1 else []
+        if explained.intersection(range(start, end)):
+            return slots
+        if not any(s.confidence > _SURE for s in (*exact, *slots)):
+            slots.extend(self._corrected(words, start, end))
+        if not exact or len(words) <= 3:
+            slots.extend(self._partial(words, start, end))
+        return slots
+
+    def _best(self, slots: list[Slot]) -> list[Slot]:
+        best: dict[tuple[str, str, str], Slot] = {}
+        for slot in slots:
+            key = (slot.attribute, slot.value, slot.item_id)
+            if key not in best or slot.confidence > best[key].confidence:
+                best[key] = slot
+        ranked = sorted(best.values(), key=lambda s: (-s.confidence, s.value, s.item_id))
+        return ranked[: self._settings.meanings]
+
+    def _exact(
+        self, words: tuple[str, ...], start: int, end: int, factor: float = 1.0
+    ) -> list[Slot]:
+        found = self._gazetteer.meanings(words)[: self._settings.meanings * 2]
+        total = sum(m.prior for m in found)
+        sure = factor * (1.0 if len(words) > 1 else 0.85)
+        return [_slot(m, sure * (0.5 + 0.5 * m.prior / total), start, end) for m in found]
+
+    def _corrected(self, words: tuple[str, ...], start: int, end: int) -> list[Slot]:
+        """Read misspelt names; a word that is in some name is corrected only beside others."""
+        if len(words) > _CORRECTED_WORDS or (len(words) == 1 and self._known[words[0]]):
+            return []
+        slots: list[Slot] = []
+        for choice in product(*(self._spellings(w) for w in words)):
+            corrected = tuple(s.word for s in choice)
+            if corrected != words:
+                factor = 1.0
+                for spelling in choice:
+                    factor *= spelling.factor
+                if factor >= self._settings.edit_factor**2:
+                    slots.extend(self._exact(corrected, start, end, factor))
+        return slots
+
+    def _spellings(self, word: str) -> list[_Spelling]:
+        found = self._corrections.get(word)
+        if found is None:
+            corrections = self._gazetteer.corrections(word, _CORRECTIONS)
+            factor = self._settings.edit_factor
+            found = [_Spelling(c.word, factor**c.edits) for c in corrections]
+            self._corrections[word] = found = [_Spelling(word, 1.0), *found]
+        return found
+
+    def _partial(self, words: tuple[str, ...], start: int, end: int) -> list[Slot]:
+        """Read words as part of a longer name; the last unknown word may be unfinished."""
+        slots = []
+        for attempt, factor in self._attempts(words, last=end == len(self._tokens)):
+            for meaning, coverage in self._gazetteer.partial(attempt, self._settings.meanings):
+                confidence = factor * coverage * (0.3 + 0.7 * meaning.prior)
+                slots.append(_slot(meaning, min(confidence, 0.95), start, end))
+        return slots
+
+    def _attempts(
+        self, words: tuple[str, ...], *, last: bool
+    ) -> list[tuple[tuple[str, ...], float]]:
+        unknown = [i for i, w in enumerate(words) if not self._known[w]]
+        if not unknown:
+            return [(words, 1.0)]
+        if len(unknown) > 1:
+            return []
+        at = unknown[0]
+        attempts = [
+            ((*words[:at], s.word, *words[at + 1 :]), s.factor)
+            for s in self._spellings(words[at])[1:4]
+        ]
+        if last and at == len(words) - 1:
+            attempts.extend(
+                ((*words[:-1], word), self._settings.prefix_factor)
+                for word in self._gazetteer.completions(words[-1], 3)
+            )
+        return attempts
+
+    def _years(self, word: str, start: int, end: int) -> list[Slot]:
+        slots = []
+        for attribute, (low, high) in self._gazetteer.years().items():
+            if _YEAR.match(word) and low <= int(word) <= high:
+                slots.append(Slot(attribute, word, 0.9, "", start, end))
+            decade = _DECADE.match(word)
+            if decade:
+                first = int(decade[1]) * 10 if decade[1] else 1900 + int(decade[2]) * 10
+                if low <= first + 9 and first <= high:
+                    slots.append(Slot(attribute, f"{first}..{first + 9}", 0.9, "", start, end))
+        return slots
+
+
+def _slot(meaning: Meaning, confidence: float, start: int, end: int) -> Slot:
+    return Slot(meaning.attribute, meaning.value, confidence, meaning.item_id, start, end)
