@@ -7,18 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import grpc
-from opentelemetry.trace import Tracer
 
 from forage import wire
 from forage.catalog import filters
 from forage.errors import InvalidArgumentError, UnavailableError
 from forage.log import Projection, Topic
 from forage.log.follower import Follower
-from forage.retrieval import Deadline, Query, Retrieval, Retriever
 from forage.reporting import status_response
+from forage.retrieval import Deadline, Query, Retrieval, Retriever
 from forage.services import Assembly, Runtime, Service
 from forage.settings import GeneratorSettings
-from forage.telemetry import Attribute, Span
+from forage.telemetry import Attribute, Span, Tracer
 from forage.v1 import generator_service_pb2 as pb
 from forage.v1 import generator_service_pb2_grpc as pb_grpc
 
@@ -108,7 +107,9 @@ class GeneratorServicer(pb_grpc.CandidateGeneratorServiceServicer):
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """Retrieve on a worker thread and return the hits in rank order."""
         limit = self._limit(request)
-        query = wire.query_from_proto(request.query, request_id=request.request_id, seed=request.seed)
+        query = wire.query_from_proto(
+            request.query, request_id=request.request_id, seed=request.seed
+        )
         filters.validate(query.filters, self._runtime.schema)
         if not self._follower.caught_up.is_set():
             raise UnavailableError(f"{self._generator.name}: the index is being rebuilt")
