@@ -1,0 +1,62 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATA ?= data
+# One BLAS and OpenMP thread per process: seven processes share the cores.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test lint types proto lock bench up mesh soak clean
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Make .venv and install the locked packages.
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Forage needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
+	@echo "Setting up $(VENV) (about 250 MB of packages, 1 to 3 minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## Import the films, start the mesh, and show the whole loop (ONCE=1 ends by itself).
+	@$(BIN)/python -m forage.demo --data $(DATA) $(if $(ONCE),--once)
+
+up: $(READY) ## Start the seven services and watch them; Ctrl-C stops them.
+	@$(BIN)/forage up --data $(DATA)
+
+test: $(READY) ## Run the default test suite (about 5 minutes on two cores).
+	@$(BIN)/python -m pytest -n 2 -q -m "not slow" $(ARGS)
+
+mesh: $(READY) ## Run the slow tests: whole-demo runs, kills under load, rebuilds.
+	@$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+lint: $(READY) ## Check style, imports, types, protos and shell scripts.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code
+	@$(BIN)/mypy
+
+proto: $(READY) ## Regenerate the stubs in forage/v1 from protos/.
+	@PATH=$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. \
+	  --mypy_out=quiet:. --mypy_grpc_out=quiet:. protos/forage/v1/*.proto
+
+lock: $(READY) ## Resolve pyproject.toml again into requirements.lock.
+	@$(BIN)/uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \
+	  --prerelease=if-necessary-or-explicit --no-header --no-annotate --generate-hashes --no-emit-index-url \
+	  --quiet -o requirements.lock
+
+bench: $(READY) ## Measure speed and memory on the demo catalogue, and say where the time goes.
+	@$(BIN)/python -m bench --data $(DATA)
+
+clean: ## Remove the virtual environment and the demo's data.
+	@rm -rf $(VENV) $(DATA)
