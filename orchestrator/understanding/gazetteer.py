@@ -11,7 +11,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from forage.catalog import Item, Role, Schema
-from orchestrator.understanding.text import tokenize
+from forage.text import tokenize
 
 MAX_NAME_TOKENS = 8
 _MAX_POSTINGS = 400

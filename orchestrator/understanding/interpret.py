@@ -11,9 +11,10 @@ from pydantic import Field
 
 from forage.catalog import Schema
 from forage.retrieval import Filter, Interpretation, Query, QueryClass, Slot, UserContext
+from forage.text import tokenize
 from orchestrator.understanding.gazetteer import Gazetteer
 from orchestrator.understanding.readings import Reader, ReadingSettings
-from orchestrator.understanding.text import clean, language, plain_words, tokenize
+from orchestrator.understanding.text import clean, language, plain_words
 
 
 class UnderstandingSettings(ReadingSettings):

@@ -1,4 +1,4 @@
-"""From typed text to tokens: cleaning, query-language operators, script and language."""
+"""Typed text before it is cut into words: cleaning, query-language operators, language."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import unicodedata
 from forage.errors import InvalidArgumentError
 
 MAX_TEXT_BYTES = 4_096
-_APOSTROPHES = re.compile(r"['’ʼ`]")
-_WORD = re.compile(r"\w+")
 _SCRIPTS = (
     ("HIRAGANA", "ja"),
     ("KATAKANA", "ja"),
@@ -44,13 +42,6 @@ def clean(text: str) -> str:
                 allowed="text without control characters",
             )
     return unicodedata.normalize("NFC", spaced).strip()
-
-
-def tokenize(text: str) -> tuple[str, ...]:
-    """Return lower-cased, accent-folded words; `Don't` is one word, `dont`."""
-    folded = unicodedata.normalize("NFKD", _APOSTROPHES.sub("", text).casefold())
-    bare = "".join(c for c in folded if not unicodedata.combining(c))
-    return tuple(_WORD.findall(bare.replace("_", " ")))
 
 
 def plain_words(text: str, fields: frozenset[str]) -> str:
