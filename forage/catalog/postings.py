@@ -1,0 +1,92 @@
+"""Which items have a value: posting lists for text, a column for numbers."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.bool_]
+_SHORT = 64
+
+
+class Postings:
+    """The indices of the items that have a key.
+
+    Short lists, which most are, are packed 32-bit integers in immutable bytes: half the size of
+    an array, and cheap to copy on a change.
+    """
+
+    def __init__(self) -> None:
+        self._lists: dict[str, bytes | array[int]] = {}
+
+    def replace(self, index: int, old: AbstractSet[str], new: AbstractSet[str]) -> None:
+        """Take the item from the keys it had, and add it to those it has."""
+        for key in old - new:
+            self._remove(key, index)
+        for key in new - old:
+            self._add(key, index)
+
+    def mark(self, key: str, mask: Mask) -> None:
+        """Set the mask for the items that have the key."""
+        found = self._lists.get(key)
+        if found is not None:
+            mask[np.frombuffer(found, np.int32)] = True
+
+    def _add(self, key: str, index: int) -> None:
+        found = self._lists.get(key)
+        if isinstance(found, array):
+            found.append(index)
+        elif found is None:
+            self._lists[key] = _pack(index)
+        elif len(found) < 4 * _SHORT:
+            self._lists[key] = found + _pack(index)
+        else:
+            self._lists[key] = array("i", found + _pack(index))
+
+    def _remove(self, key: str, index: int) -> None:
+        found = self._lists[key]
+        if isinstance(found, bytes):
+            indices = np.frombuffer(found, np.int32)
+            found = indices[indices != index].tobytes()
+            self._lists[key] = found
+        else:
+            found.remove(index)
+        if not found:
+            del self._lists[key]
+
+
+class NumberColumn:
+    """The numbers of one attribute by item index; items with several are kept apart."""
+
+    def __init__(self) -> None:
+        self._first: npt.NDArray[np.float64] = np.full(1024, np.nan)
+        self._several: dict[int, npt.NDArray[np.float64]] = {}
+
+    def replace(self, index: int, values: Sequence[float]) -> None:
+        """Set the item's numbers; none at all is allowed."""
+        if index >= len(self._first):
+            grown = np.full(max(index + 1, 2 * len(self._first)), np.nan)
+            grown[: len(self._first)] = self._first
+            self._first = grown
+        self._first[index] = values[0] if values else np.nan
+        self._several.pop(index, None)
+        if len(values) > 1:
+            self._several[index] = np.asarray(values, np.float64)
+
+    def mask(self, low: float, high: float, size: int) -> Mask:
+        """Return which of the first `size` items have a number in [low, high]."""
+        mask = np.zeros(size, np.bool_)
+        known = self._first[:size]
+        mask[: len(known)] = (known >= low) & (known <= high)
+        for index, values in self._several.items():
+            mask[index] = bool(np.any((values >= low) & (values <= high)))
+        return mask
+
+
+def _pack(index: int) -> bytes:
+    return index.to_bytes(4, sys.byteorder)

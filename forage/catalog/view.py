@@ -1,0 +1,152 @@
+"""The catalogue in memory: every item by id, and which items satisfy a filter."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from forage.catalog.compact import Compactor
+from forage.catalog.item import Item
+from forage.catalog.postings import NumberColumn, Postings
+from forage.catalog.schema import Role, Schema
+from forage.errors import InvalidArgumentError
+from forage.retrieval import Filter
+
+Mask = npt.NDArray[np.bool_]
+
+
+class CatalogView:
+    """All items of the catalogue in one process, for one writer thread and many readers.
+
+    Every item has an index, a small integer that never changes and is never given to another
+    item, so that arrays beside the view can be addressed by it. A deleted item keeps its index
+    reserved and gets it back when it returns. Readers of one item never wait; `filter` sees
+    the catalogue before or after an `apply`, never amid one.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self._compactor = Compactor(schema)
+        self._lock = threading.Lock()
+        self._index: dict[str, int] = {}
+        self._ids: list[str] = []
+        self._items: list[Item | None] = []
+        self._count = 0
+        self._present = np.zeros(1024, np.bool_)
+        self._kinds = Postings()
+        self._keywords = {n: Postings() for n in schema.with_role(Role.KEYWORD)}
+        self._references = {n: Postings() for n in self._keywords}
+        self._numbers = {n: NumberColumn() for n, a in schema.attributes.items() if a.numeric}
+
+    def apply(self, upserts: Iterable[Item], deletes: Collection[str] = ()) -> None:
+        """Take in new and changed items, then remove those whose ids are in `deletes`."""
+        with self._lock:
+            for item in upserts:
+                self._put(self._compactor.compact(item))
+            for item_id in deletes:
+                index = self._index.get(item_id)
+                if index is not None:
+                    self._replace(index, None)
+
+    def get(self, item_id: str) -> Item | None:
+        """Return the item, or None if the catalogue has none of this id."""
+        index = self._index.get(item_id)
+        return None if index is None else self._items[index]
+
+    def at(self, index: int) -> Item | None:
+        """Return the item with this index, or None if it was deleted."""
+        return self._items[index]
+
+    def index_of(self, item_id: str) -> int | None:
+        """Return the item's index; None if the id was never seen. Deleted items keep theirs."""
+        return self._index.get(item_id)
+
+    def id_at(self, index: int) -> str:
+        """Return the id of the item, present or deleted, that has this index."""
+        return self._ids[index]
+
+    @property
+    def size(self) -> int:
+        """How many indices have been given out: the length of a mask."""
+        return len(self._items)
+
+    def __len__(self) -> int:
+        """Return the number of items present."""
+        return self._count
+
+    def __contains__(self, item_id: object) -> bool:
+        """Return whether an item of this id is present."""
+        return isinstance(item_id, str) and self.get(item_id) is not None
+
+    def items(self) -> Iterator[Item]:
+        """Yield the items present when called, in order of their indices."""
+        return (item for item in list(self._items) if item is not None)
+
+    def filter(self, filters: Sequence[Filter]) -> Mask:
+        """Return which items satisfy every filter, as a mask over indices of length `size`.
+
+        The meaning is that of `forage.catalog.matches`, for filters that `validate` accepts;
+        raises `InvalidArgumentError` for an attribute that cannot be filtered.
+        """
+        with self._lock:
+            size = self.size
+            mask = self._present[:size].copy()
+            for wanted in filters:
+                mask &= self._matching(wanted, size) != wanted.exclude
+            return mask
+
+    def _matching(self, wanted: Filter, size: int) -> Mask:
+        mask = np.zeros(size, np.bool_)
+        if wanted.attribute == "kind":
+            for value in wanted.values:
+                self._kinds.mark(value, mask)
+            return mask
+        if wanted.values and wanted.attribute in self._keywords:
+            for value in wanted.values:
+                self._keywords[wanted.attribute].mark(value.casefold(), mask)
+                self._references[wanted.attribute].mark(value, mask)
+            return mask
+        if not wanted.values and wanted.attribute in self._numbers:
+            low = -np.inf if wanted.minimum is None else wanted.minimum
+            high = np.inf if wanted.maximum is None else wanted.maximum
+            return self._numbers[wanted.attribute].mask(low, high, size)
+        raise InvalidArgumentError(
+            "filters",
+            f"'{wanted.attribute}' cannot be filtered like this",
+            allowed="values of a keyword attribute, or a range of a numeric one",
+        )
+
+    def _put(self, item: Item) -> None:
+        index = self._index.get(item.item_id)
+        if index is None:
+            index = len(self._items)
+            self._ids.append(item.item_id)
+            self._items.append(None)
+            self._index[item.item_id] = index
+        self._replace(index, item)
+
+    def _replace(self, index: int, item: Item | None) -> None:
+        old = self._items[index]
+        self._items[index] = item
+        self._count += (item is not None) - (old is not None)
+        if index >= len(self._present):
+            self._present = np.concatenate([self._present, np.zeros_like(self._present)])
+        self._present[index] = item is not None
+        self._kinds.replace(index, {old.kind} if old else set(), {item.kind} if item else set())
+        for name, postings in self._keywords.items():
+            postings.replace(index, _folded(old, name), _folded(item, name))
+            self._references[name].replace(index, _named(old, name), _named(item, name))
+        for name, column in self._numbers.items():
+            values = item.values(name) if item else ()
+            if values or old:
+                column.replace(index, [float(value.value) for value in values])
+
+
+def _folded(item: Item | None, attribute: str) -> set[str]:
+    return {str(v.value).casefold() for v in item.values(attribute)} if item else set()
+
+
+def _named(item: Item | None, attribute: str) -> set[str]:
+    return {v.item_id for v in item.values(attribute) if v.item_id} if item else set()
