@@ -1,0 +1,228 @@
+"""From the query itself to what resembles it: where memory looks, and in which order.
+
+    what users did for the query, in this locale     decides
+    what users did for the query                     decides
+    what was predicted for the query                 prior
+    variants: word order, kind words, misspellings   prior, discounted
+    slots: what worked for `cast: Tom Hanks`         prior, discounted
+    neighbours: queries that mean nearly the same    only where little else is found
+
+The weaker sources write first, see `Board`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from forage.catalog.schema import Schema
+from forage.catalog.view import CatalogView, Mask
+from forage.retrieval import Filter, Interpretation, Query, Reason, Slot
+from forage.text import normalize, tokenize
+from forage.vector_cache import Vectors
+from generators.evidence import Floats
+from generators.memory.board import Board, Indices
+from generators.memory.catalog_index import MemoryCatalogIndex
+from generators.memory.engagement import (
+    MemoryLearner,
+    choice_key,
+    locale_key,
+    query_key,
+    slot_key,
+)
+from generators.memory.q2e import Q2E, Recollection
+from generators.memory.settings import MemorySettings
+from generators.memory.variants import Variant, variants
+
+_SLOT, _NEIGHBOUR = 0.8, 0.6
+"""What a slot and a neighbour are worth, compared with the query itself."""
+_READINGS = 3
+_NEAREST = 3
+_UNPOPULAR = 0.6
+"""Chance of an item that nobody cares for, relative to the most popular one."""
+
+
+class Backoff:
+    """One retrieval: fills a board from every source. The caller holds the lock."""
+
+    def __init__(
+        self,
+        query: Query,
+        *,
+        schema: Schema,
+        settings: MemorySettings,
+        view: CatalogView,
+        index: MemoryCatalogIndex,
+        learner: MemoryLearner,
+    ) -> None:
+        self._query = query
+        self._key = query_key(query.normalized or normalize(query.text), query.like_item_ids)
+        self._schema = schema
+        self._view = view
+        self._index = index
+        self._learner = learner
+        self._settings = settings
+        self._size = view.size
+        self.board = self._new_board()
+        self.allowed: Mask = view.filter(query.filters)
+        self.personal: dict[int, Reason] = {}
+
+    def _new_board(self) -> Board:
+        return Board(
+            self._size,
+            strength=self._settings.prior_strength,
+            base_rate=self._settings.base_rate,
+        )
+
+    def look(self) -> None:
+        """Fill the board from all sources but neighbours."""
+        for reading in self._query.interpretations[:_READINGS]:
+            self._read(reading)
+        predictions, queries = self._index.predictions, self._learner.queries
+        for variant in variants(
+            self._query.tokens or tokenize(self._query.text),
+            known=lambda key: key in predictions or key in queries,
+            indexes=(self._index.keys, self._learner.keys),
+            kinds=self._schema.kinds,
+        ):
+            self._try(variant)
+        self._recall(self.board, [self._key], self._query.locale)
+        self._personalise()
+
+    def candidates(self) -> Indices:
+        """Return the allowed items that score enough, unordered."""
+        enough = (self.board.scores >= self._settings.min_score) & (self.board.scores > 0)
+        return np.flatnonzero(enough & self.allowed[: self._size])
+
+    def _recall(self, board: Board, keys: Sequence[str], locale: str) -> None:
+        """Write what was predicted for the keys and what was seen; they count as one query."""
+        self._predict(board, keys)
+        for key in keys:
+            self._observe(board, self._learner.queries, key, key)
+            if locale:
+                localized = locale_key(key, locale)
+                self._observe(board, self._learner.queries, localized, f"{key} [{locale}]")
+
+    def _predict(self, board: Board, keys: Sequence[str]) -> None:
+        indices, fields, chances = self._index.predictions.find(keys)
+        if not indices.size:
+            return
+        field_of = self._index.predictions.fields
+        shown = keys[0] if len(keys) == 1 else f"{keys[0]}, ..."
+
+        def explain(index: int, place: int) -> tuple[str, str]:
+            return "predicted", f"{field_of[int(fields[place])]} '{shown}'"
+
+        board.propose(indices, self._liked(indices, chances), explain)
+
+    def _liked(self, indices: Indices, chances: Floats) -> Floats:
+        popularity = self._index.popularity[indices]
+        liked: Floats = chances * (_UNPOPULAR + (1 - _UNPOPULAR) * popularity)
+        return liked
+
+    def _observe(self, board: Board, table: Q2E, key: str, label: str) -> None:
+        found = table.recall(key, self._query.time)
+        if found is None:
+            return
+        indices, kept = self._indices(found)
+
+        def explain(index: int, place: int) -> tuple[str, str]:
+            at = kept[place]
+            times = f"{found.engaged[at]:.0f} of {found.shown[at]:.0f} times"
+            return "query", f"worked for '{label}' {times}"
+
+        board.observe(indices, found.success[kept], found.exposure[kept], explain)
+
+    def _indices(self, found: Recollection) -> tuple[Indices, Indices]:
+        """Return the indices of the remembered items in the catalogue, and their places."""
+        of = [self._view.index_of(item_id) for item_id in found.item_ids]
+        places = [p for p, index in enumerate(of) if index is not None and index < self._size]
+        return np.array([of[p] for p in places], np.int64), np.array(places, np.int64)
+
+    def _try(self, variant: Variant) -> None:
+        board = self._new_board()
+        self._recall(board, variant.keys, "")
+        found = np.flatnonzero(board.scores)
+        if variant.kinds:
+            found = found[self._view.filter((Filter("kind", variant.kinds),))[found]]
+        self.board.scanned += board.scanned
+        self.board.propose(
+            found,
+            variant.confidence * board.scores[found],
+            lambda index, place: board.explain(index),
+        )
+
+    def _read(self, reading: Interpretation) -> None:
+        """Combine the slots of a reading: any of them may be what the user cares for."""
+        slots = [slot for slot in reading.slots if slot.confidence > 0]
+        boards = [self._slot(slot) for slot in slots]
+        missed = np.ones(self._size)
+        for slot, board in zip(slots, boards, strict=True):
+            missed *= 1.0 - min(1.0, slot.confidence) * board.scores
+            self.board.scanned += board.scanned
+        found = np.flatnonzero(missed < 1.0)
+
+        def explain(index: int, place: int) -> tuple[str, str]:
+            best = max(range(len(slots)), key=lambda i: (boards[i].scores[index], -i))
+            kind, detail = boards[best].explain(index)
+            name = f"{slots[best].attribute}: {slots[best].value}"
+            return "slot", detail if kind == "query" else name
+
+        confidence = _SLOT * min(1.0, max(0.0, reading.confidence))
+        self.board.propose(found, confidence * (1.0 - missed[found]), explain)
+
+    def _slot(self, slot: Slot) -> Board:
+        board = self._new_board()
+        predictions = self._index.predictions
+        indices, fields, chances = predictions.find([normalize(slot.value)])
+        named = self._view.index_of(slot.item_id)
+        fits = fields == predictions.field_number(slot.attribute)
+        if named is not None:
+            fits |= indices == named
+        indices, chances = indices[fits], chances[fits]
+        board.propose(
+            indices, self._liked(indices, chances), lambda index, place: ("predicted", "")
+        )
+        label = f"{slot.attribute}: {slot.value}"
+        self._observe(board, self._learner.slots, slot_key(slot.attribute, slot.value), label)
+        return board
+
+    def _personalise(self) -> None:
+        user_id = self._query.user.user_id
+        found = (
+            self._learner.choices.recall(choice_key(self._key, user_id), self._query.time)
+            if user_id
+            else None
+        )
+        if found is None:
+            return
+        indices, kept = self._indices(found)
+        success = found.success[kept]
+        share = self._settings.personal_weight * success / (1.0 + success)
+        gained = self.board.lift(indices, share)
+        for index, place, gain in zip(indices.tolist(), kept.tolist(), gained, strict=True):
+            detail = f"chosen by this user {found.engaged[place]:.0f} times"
+            self.personal[index] = Reason("personal", detail, float(gain))
+
+    def borrow(self, vector: Vectors) -> None:
+        """Add what worked for the queries nearest to the query's vector."""
+        neighbours = self._learner.neighbours
+        if neighbours is None:
+            return
+        at_least = self._settings.neighbour_similarity
+        for other, cosine in neighbours.nearest(vector, _NEAREST, at_least):
+            found = self._learner.queries.recall(other, self._query.time)
+            if found is not None and other != self._key:
+                self._borrow_from(other, cosine, found)
+
+    def _borrow_from(self, other: str, cosine: float, found: Recollection) -> None:
+        indices, kept = self._indices(found)
+        worked = found.success[kept] > 0
+        indices, kept = indices[worked], kept[worked]
+        blank = self._new_board()
+        chances = blank.posterior(indices, found.success[kept], found.exposure[kept])
+        detail = f"worked for '{other}', similarity {cosine:.2f}"
+        self.board.propose(
+            indices, _NEIGHBOUR * cosine * chances, lambda index, place: ("neighbour", detail)
+        )
