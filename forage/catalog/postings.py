@@ -26,9 +26,9 @@ class Postings:
 
     def replace(self, index: int, old: AbstractSet[str], new: AbstractSet[str]) -> None:
         """Take the item from the keys it had, and add it to those it has."""
-        for key in old - new:
+        for key in old - new if old else ():
             self._remove(key, index)
-        for key in new - old:
+        for key in new - old if old else new:
             self._add(key, index)
 
     def mark(self, key: str, mask: Mask) -> None:

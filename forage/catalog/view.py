@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forage.catalog.compact import Compactor
-from forage.catalog.item import Item
+from forage.catalog.item import Item, Value
 from forage.catalog.postings import NumberColumn, Postings
 from forage.catalog.schema import Role, Schema
 from forage.errors import InvalidArgumentError
@@ -28,7 +28,7 @@ class CatalogView:
     """
 
     def __init__(self, schema: Schema) -> None:
-        self._compactor = Compactor(schema)
+        self._compactor = Compactor()
         self._lock = threading.Lock()
         self._index: dict[str, int] = {}
         self._ids: list[str] = []
@@ -136,17 +136,19 @@ class CatalogView:
         self._present[index] = item is not None
         self._kinds.replace(index, {old.kind} if old else set(), {item.kind} if item else set())
         for name, postings in self._keywords.items():
-            postings.replace(index, _folded(old, name), _folded(item, name))
-            self._references[name].replace(index, _named(old, name), _named(item, name))
+            was, now = old.values(name) if old else (), item.values(name) if item else ()
+            if was or now:
+                postings.replace(index, _folded(was), _folded(now))
+                self._references[name].replace(index, _named(was), _named(now))
         for name, column in self._numbers.items():
             values = item.values(name) if item else ()
             if values or old:
                 column.replace(index, [float(value.value) for value in values])
 
 
-def _folded(item: Item | None, attribute: str) -> set[str]:
-    return {str(v.value).casefold() for v in item.values(attribute)} if item else set()
+def _folded(values: tuple[Value, ...]) -> set[str]:
+    return {str(v.value).casefold() for v in values}
 
 
-def _named(item: Item | None, attribute: str) -> set[str]:
-    return {v.item_id for v in item.values(attribute) if v.item_id} if item else set()
+def _named(values: tuple[Value, ...]) -> set[str]:
+    return {v.item_id for v in values if v.item_id}

@@ -196,7 +196,7 @@ class ProjectionStatus(_message.Message):
     name: _builtins.str
     """Such as `lexical` or `graph.engagement`."""
     topic: _builtins.str
-    """The topic followed: `catalog` or `interactions`."""
+    """What is followed: the log's topic `catalog` or `interactions`, or the `registry`."""
     applied_sequence: _builtins.int
     """The last sequence applied and visible to requests."""
     head_sequence: _builtins.int

@@ -1,0 +1,176 @@
+"""Fills the feature matrix of one search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forage.catalog.schema import Schema
+from forage.retrieval import Query, QueryClass
+from ranker.catalog import Card, ItemCards, JoinedPostings
+from ranker.digest import digest
+from ranker.evidence import Evidence
+from ranker.features import FUSED_SCORE, POSITION, FeatureList
+from ranker.matching import Column, Matcher
+from ranker.statistics import EngagementStatistics
+
+Matrix = NDArray[np.float32]
+_YEAR_S = 365.25 * 86_400
+_DAY_S = 86_400.0
+_RECENT_DECAY = 0.9
+# XGBoost refuses infinity, which single precision would make of larger numbers.
+_LARGEST = 1e30
+
+
+class FeatureExtractor:
+    """Turns a query and its candidates into one row of features per candidate.
+
+    Thread-safe. Nothing but the arguments and the two projections decides the values.
+    """
+
+    def __init__(
+        self,
+        features: FeatureList,
+        schema: Schema,
+        cards: ItemCards,
+        statistics: EngagementStatistics,
+        *,
+        half_life_days: float,
+    ) -> None:
+        """Compute `features`; a user's engagements fade with `half_life_days`."""
+        self._features = features
+        self._kinds = schema.kinds
+        self._cards = cards
+        self._statistics = statistics
+        self._matcher = Matcher(schema, cards)
+        self._half_life_s = half_life_days * _DAY_S
+        self._generators = {name: column for column, name in enumerate(features.generators)}
+
+    def matrix(self, query: Query, evidence: Evidence) -> Matrix:
+        """Return the features of all candidates, shape (candidates, features); NaN is missing."""
+        cards = self._cards.find(evidence.item_ids)
+        postings = JoinedPostings(cards)
+        columns = self._generator(evidence)
+        columns |= self._matcher.columns(query, cards, postings)
+        columns |= self._item(query, cards)
+        columns |= self._query(query, len(cards))
+        columns |= self._engagement(query, evidence.item_ids, cards)
+        columns |= self._user(query, evidence.item_ids, postings)
+        columns[POSITION] = np.ones(len(cards))
+        stacked = np.array([columns[name] for name in self._features.names])
+        return np.ascontiguousarray(np.clip(stacked, -_LARGEST, _LARGEST).T, np.float32)
+
+    def _generator(self, evidence: Evidence) -> dict[str, Column]:
+        """Return the columns of the groups `generator` and `fusion`."""
+        items, generators = len(evidence.item_ids), len(self._generators)
+        # Proposals of generators that are not configured end up in a last column, unused.
+        columns_of = [self._generators.get(name, generators) for name in evidence.generators]
+        score = np.full((items, generators + 1), np.nan)
+        reciprocal = np.zeros((items, generators + 1))
+        score[evidence.rows, columns_of] = np.clip(evidence.scores, -_LARGEST, _LARGEST)
+        reciprocal[evidence.rows, columns_of] = 1.0 / np.array(evidence.ranks, float)
+        found = reciprocal > 0
+        share = _share(score, found)
+        columns = self._fusion(evidence, found)
+        for name, g in self._generators.items():
+            answered = name in evidence.answered
+            missing = 0.0 if answered else np.nan
+            columns[f"{name}.answered"] = np.full(items, float(answered))
+            columns[f"{name}.found"] = found[:, g].astype(float) + missing
+            columns[f"{name}.score"] = score[:, g]
+            columns[f"{name}.share"] = share[:, g]
+            columns[f"{name}.reciprocal_rank"] = reciprocal[:, g] + missing
+        return columns
+
+    def _fusion(self, evidence: Evidence, found: NDArray[np.bool_]) -> dict[str, Column]:
+        items = len(evidence.item_ids)
+        fused = np.clip(evidence.fused, -_LARGEST, _LARGEST)
+        largest = fused.max(initial=0.0)
+        number = np.bincount(np.array(evidence.rows, np.intp), minlength=items)
+        columns = {
+            FUSED_SCORE: fused,
+            "fusion.share": fused / (largest if largest > 0 else np.inf),
+            "fusion.reciprocal_rank": 1.0 / (1 + np.arange(items)),
+            "fusion.generators": number.astype(float),
+            "fusion.candidates": np.full(items, float(items)),
+        }
+        if "exploration" in self._generators:
+            explored = found[:, self._generators["exploration"]]
+            columns["exploration.only"] = (explored & (number == 1)).astype(float)
+        return columns
+
+    def _item(self, query: Query, cards: Sequence[Card | None]) -> dict[str, Column]:
+        nothing = (np.nan, np.nan, -1)
+        numbers = np.array(
+            [nothing if c is None else (c.popularity, c.time, c.kind) for c in cards], float
+        ).reshape(-1, 3)
+        columns = {
+            "item.known": np.array([c is not None for c in cards], float),
+            "item.popularity": numbers[:, 0],
+            "item.age": (query.time - numbers[:, 1]) / _YEAR_S,
+        }
+        for index, kind in enumerate(self._kinds):
+            columns[f"item.kind.{kind}"] = (numbers[:, 2] == index).astype(float)
+        return columns
+
+    def _query(self, query: Query, items: int) -> dict[str, Column]:
+        best = query.interpretations[0].confidence if query.interpretations else np.nan
+        values = {
+            "query.words": float(len(query.tokens)),
+            "query.characters": float(len(query.normalized)),
+            "query.confidence": best,
+            "query.filters": float(len(query.filters)),
+            "query.examples": float(len(query.like_item_ids)),
+        }
+        for query_class in QueryClass:
+            values[f"query.class.{query_class}"] = float(query.query_class is query_class)
+        return {name: np.full(items, value) for name, value in values.items()}
+
+    def _engagement(
+        self, query: Query, item_ids: Sequence[str], cards: Sequence[Card | None]
+    ) -> dict[str, Column]:
+        known = zip(item_ids, cards, strict=True)
+        keys = [digest(item_id) if card is None else card.key for item_id, card in known]
+        rates = self._statistics.rates(np.array(keys, np.uint64), query)
+        return {
+            "engagement.overall": rates.overall,
+            "engagement.class": rates.by_class,
+            "engagement.query": rates.by_query,
+            "engagement.dislike": rates.dislike,
+            "engagement.examined": np.log1p(rates.examined),
+            "engagement.query_examined": np.log1p(rates.examined_by_query),
+        }
+
+    def _user(
+        self, query: Query, item_ids: Sequence[str], postings: JoinedPostings
+    ) -> dict[str, Column]:
+        history = self._history(query)
+        return {
+            "user.affinity": self._matcher.affinity(history, postings),
+            "user.engaged": np.array([item_id in history for item_id in item_ids], float),
+            "user.history": np.full(len(item_ids), float(len(history))),
+        }
+
+    def _history(self, query: Query) -> dict[str, float]:
+        """Return the weight of each item that the user engaged with, lately or by report."""
+        weights: dict[str, float] = {}
+        if query.user.user_id:
+            for past in self._statistics.history(query.user.user_id):
+                age = max(query.time - past.time, 0.0) / self._half_life_s
+                weights[past.item_id] = past.reward * 2.0**-age
+        for place, item_id in enumerate(query.user.recent_item_ids):
+            weights.setdefault(item_id, _RECENT_DECAY**place)
+        return weights
+
+
+def _share(score: Column, found: NDArray[np.bool_]) -> Column:
+    """Return scores scaled to [0, 1] within each generator's list; 1 if all are equal."""
+    low = np.where(found, score, np.inf).min(axis=0, initial=np.inf)
+    high = np.where(found, score, -np.inf).max(axis=0, initial=-np.inf)
+    spread = np.where(high > low, high - low, np.inf)
+    share: Column = np.where(
+        np.isfinite(spread), (score - low) / spread, np.where(found, 1.0, np.nan)
+    )
+    return share

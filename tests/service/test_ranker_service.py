@@ -1,0 +1,469 @@
+"""The ranker as a service: what it answers, what it refuses, and how it changes models."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import pytest_asyncio
+import yaml
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from forage import wire
+from forage.errors import StorageError
+from forage.log.engines import open_log
+from forage.registry import DirectoryRegistry
+from forage.serving import serve
+from forage.telemetry import Telemetry
+from forage.testing import catalog
+from forage.v1 import query_pb2
+from forage.v1 import ranker_service_pb2 as pb
+from forage.v1 import ranker_service_pb2_grpc as pb_grpc
+from ranker import SERVICE
+from ranker.features import FeatureList
+from ranker.lean_xgboost import xgboost
+from ranker.model import KIND, RankingModel
+from ranker.settings import RankerSettings
+
+KEEPER = "film:the-lantern-keeper"
+FESTIVAL = "film:lantern-festival"
+MOON = "film:night-of-the-copper-moon"
+LIMIT_S = 20.0
+in_module_loop = pytest.mark.asyncio(loop_scope="module")
+
+
+class Running:
+    """A running ranker."""
+
+    def __init__(
+        self, settings: RankerSettings, channel: grpc.aio.Channel, spans: InMemorySpanExporter
+    ) -> None:
+        self.registry = DirectoryRegistry(settings.data_dir / "registry")
+        self.folder = settings.data_dir / "registry" / KIND
+        self.features = FeatureList(catalog.SCHEMA, settings.generators)
+        self.stub = pb_grpc.RankerServiceStub(channel)
+        self.spans = spans
+
+    def publish(self, feature: str, *, sign: float = 1.0) -> int:
+        return publish(self.registry, self.features, feature, sign=sign)
+
+    async def model_status(self) -> tuple[int, str]:
+        status = (await self.stub.GetRankerStatus(pb.GetRankerStatusRequest())).status
+        (model,) = [p for p in status.projections if p.name == "ranker.model"]
+        return model.applied_sequence, model.last_error
+
+    async def until(self, holds: Callable[[tuple[int, str]], bool]) -> tuple[int, str]:
+        async def check() -> bool:
+            return holds(await self.model_status())
+
+        await eventually(check)
+        return await self.model_status()
+
+    async def ready(self) -> bool:
+        status = (await self.stub.GetRankerStatus(pb.GetRankerStatusRequest())).status
+        return bool(status.ready)
+
+
+async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not await check():
+        if time.monotonic() > end:
+            raise TimeoutError(f"it did not become true within {LIMIT_S} s")
+        await asyncio.sleep(0.01)
+
+
+def publish(
+    registry: DirectoryRegistry, features: FeatureList, feature: str, *, sign: float = 1.0
+) -> int:
+    """Publish a model that has learned to order by one feature."""
+    rng = np.random.default_rng(0)
+    rows = rng.random((400, len(features))).astype(np.float32)
+    column = features.names.index(feature)
+    booster = xgboost.train(
+        {"max_depth": 4, "eta": 0.5, "nthread": 1},
+        xgboost.DMatrix(rows, label=sign * rows[:, column]),
+        20,
+    )
+    model = RankingModel.label(booster, features.names, features.version)
+    current = registry.current(KIND)
+    info = registry.publish(
+        KIND,
+        model.save(),
+        {"metrics": {"ndcg@10": 0.5}, "lineage": {"parent_version": "0"}},
+        expected_current=None if current is None else current.version,
+    )
+    return info.version
+
+
+def configured(folder: Path) -> RankerSettings:
+    schema = folder / "schema.yaml"
+    schema.write_text(yaml.safe_dump(catalog.SCHEMA.model_dump(mode="json"), sort_keys=False))
+    log = open_log("sqlite:log.db", folder)
+    log.append([catalog.upsert(item) for item in catalog.items()])
+    log.close()
+    return RankerSettings.model_validate(
+        {
+            "data_dir": folder,
+            "schema_file": schema,
+            "reload_interval_ms": 20,
+            "max_candidates": 50,
+            "generators": ["lexical", "exploration"],
+        }
+    )
+
+
+@asynccontextmanager
+async def started(settings: RankerSettings) -> AsyncIterator[Running]:
+    stop = asyncio.Event()
+    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    spans = InMemorySpanExporter()
+    telemetry = Telemetry.in_memory("ranker", spans)
+    task = asyncio.create_task(
+        serve(SERVICE, settings, stop=stop, on_listening=listening.set_result, telemetry=telemetry)
+    )
+    await asyncio.wait({task, listening}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{listening.result()}") as channel:
+            found = Running(settings, channel, spans)
+            await eventually(found.ready)
+            yield found
+    finally:
+        stop.set()
+        await task
+        telemetry.shutdown()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fused(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """A ranker without a model, for tests that change nothing."""
+    async with started(configured(tmp_path_factory.mktemp("fused"))) as found:
+        yield found
+
+
+@pytest.fixture
+async def ranker(tmp_path: Path) -> AsyncIterator[Running]:
+    async with started(configured(tmp_path)) as found:
+        yield found
+
+
+def request(*item_ids: str, **fields: object) -> pb.RankRequest:
+    message = pb.RankRequest(
+        query=query_pb2.Query(
+            text="lantern",
+            normalized="lantern",
+            tokens=["lantern"],
+            query_class=query_pb2.QUERY_CLASS_TOPICAL,
+            time=wire.timestamp(1.7e9),
+        ),
+        **fields,
+    )
+    for place, item_id in enumerate(item_ids):
+        candidate = message.candidates.add(item_id=item_id, fused_score=1.0 / (place + 1))
+        candidate.provenance.add(generator="lexical", score=5.0 - place, rank=place + 1)
+    message.generator_calls.add(generator="lexical", fan_out=10, answered=True)
+    return message
+
+
+async def refused(call: grpc.aio.UnaryUnaryCall) -> tuple[grpc.StatusCode, str]:
+    """Return the status code and the field that a call is refused for."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    error = caught.value
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    if status is not None and status.details:
+        status.details[0].Unpack(info)
+    return error.code(), info.metadata.get("field", "")
+
+
+def ids(response: pb.RankResponse) -> list[str]:
+    return [item.item_id for item in response.items]
+
+
+@in_module_loop
+async def test_without_a_model_the_order_is_fused_and_features_are_there(
+    fused: Running,
+) -> None:
+    asked = request(MOON, KEEPER, FESTIVAL, feature_rows=2)
+
+    response = await fused.stub.Rank(asked)
+
+    assert ids(response) == [MOON, KEEPER, FESTIVAL]
+    assert [item.score for item in response.items] == pytest.approx([1, 1 / 2, 1 / 3])
+    assert response.model_version == 0
+    assert tuple(response.feature_names) == fused.features.names
+    assert response.feature_version == fused.features.version
+    assert [len(item.features) for item in response.items] == [len(fused.features)] * 2 + [0]
+
+
+@in_module_loop
+async def test_ties_are_broken_by_item_id(fused: Running) -> None:
+    asked = request("b", "a", "c")
+    for candidate in asked.candidates:
+        candidate.fused_score = 0.5
+
+    assert ids(await fused.stub.Rank(asked)) == ["a", "b", "c"]
+
+
+@in_module_loop
+async def test_no_candidates_are_ranked_to_nothing(fused: Running) -> None:
+    response = await fused.stub.Rank(request(feature_rows=5, explain=True))
+
+    assert ids(response) == []
+
+
+async def test_a_published_model_takes_over_and_explains_itself(ranker: Running) -> None:
+    ranker.publish("item.popularity", sign=-1)
+    await ranker.until(lambda status: status[0] == 1)
+
+    asked = request(KEEPER, MOON, FESTIVAL, feature_rows=2, explain=True)
+    response = await ranker.stub.Rank(asked)
+
+    assert ids(response) == [FESTIVAL, MOON, KEEPER]
+    assert response.model_version == 1
+    best = response.items[0]
+    parts = {c.feature: c.value for c in best.contributions}
+    assert sum(parts.values()) == pytest.approx(best.score, abs=1e-4)
+    assert best.contributions[0].feature in {"item.popularity", "bias"}
+    sizes = [abs(c.value) for c in best.contributions]
+    assert sizes == sorted(sizes, reverse=True)
+    assert not response.items[2].contributions
+
+
+async def test_the_served_model_is_described(ranker: Running) -> None:
+    ranker.publish("fusion.score")
+    await ranker.until(lambda status: status[0] == 1)
+
+    model = await ranker.stub.GetModel(pb.GetModelRequest())
+
+    info = ranker.registry.current(KIND)
+    assert info is not None
+    assert (model.version, model.sha256) == (1, info.sha256)
+    assert dict(model.metrics) == {"ndcg@10": 0.5}
+    assert dict(model.lineage) == {"parent_version": "0"}
+    assert wire.seconds(model.publish_time) == pytest.approx(info.created, abs=1e-3)
+
+
+@in_module_loop
+async def test_before_the_first_model_none_is_described(fused: Running) -> None:
+    code, _ = await refused(fused.stub.GetModel(pb.GetModelRequest()))
+
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert await fused.model_status() == (0, "")
+
+
+async def test_models_change_under_load_without_a_failed_request(ranker: Running) -> None:
+    done = asyncio.Event()
+    versions: set[int] = set()
+
+    async def client() -> int:
+        calls = 0
+        while not done.is_set():
+            response = await ranker.stub.Rank(request(KEEPER, MOON, FESTIVAL), timeout=LIMIT_S)
+            popular_first = [KEEPER, MOON, FESTIVAL]
+            expected = popular_first if response.model_version % 2 == 0 else popular_first[::-1]
+            assert ids(response) == expected
+            versions.add(response.model_version)
+            calls += 1
+        return calls
+
+    clients = [asyncio.create_task(client()) for _ in range(8)]
+    for _ in range(6):
+        sign = -1.0 if len(ranker.registry.history(KIND)) % 2 == 0 else 1.0
+        version = await asyncio.to_thread(ranker.publish, "item.popularity", sign=sign)
+        await ranker.until(lambda status, wanted=version: status[0] == wanted)
+    done.set()
+
+    assert all(calls > 0 for calls in await asyncio.gather(*clients))
+    assert len(versions) > 3
+
+
+async def test_a_damaged_model_is_not_served_and_the_status_says_so(ranker: Running) -> None:
+    ranker.publish("item.popularity", sign=-1)
+    await ranker.until(lambda status: status[0] == 1)
+
+    ranker.registry.publish(KIND, b"x" * 1_000, {}, expected_current=1)
+    version, error = await ranker.until(lambda status: bool(status[1]))
+
+    assert version == 1
+    assert "ranker model 2 is not served" in error
+    assert (await ranker.stub.Rank(request(KEEPER, MOON))).model_version == 1
+    ranker.registry.set_current(KIND, 1, expected=2)
+    assert await ranker.until(lambda status: not status[1]) == (1, "")
+
+
+async def test_a_model_of_other_features_is_not_served(ranker: Running) -> None:
+    other = FeatureList(catalog.SCHEMA, ["lexical"])
+    publish(ranker.registry, other, "fusion.score")
+
+    version, error = await ranker.until(lambda status: bool(status[1]))
+
+    assert version == 0
+    assert "exploration.answered" in error
+    assert "train again" in error
+    code, _ = await refused(ranker.stub.GetModel(pb.GetModelRequest()))
+    assert code is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+async def test_a_ranker_starts_without_its_model_file_in_fused_order(
+    tmp_path: Path, damage: str
+) -> None:
+    settings = configured(tmp_path)
+    registry = DirectoryRegistry(tmp_path / "registry")
+    features = FeatureList(catalog.SCHEMA, settings.generators)
+    publish(registry, features, "fusion.score", sign=-1)
+    (file,) = (tmp_path / "registry" / KIND).glob("*.bin")
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(StorageError):
+        registry.load(KIND)
+
+    async with started(settings) as ranker:
+        response = await ranker.stub.Rank(request(KEEPER, MOON))
+        version, error = await ranker.model_status()
+
+    assert (response.model_version, ids(response)) == (0, [KEEPER, MOON])
+    assert version == 0
+    assert "SHA-256" in error
+
+
+async def test_a_model_is_there_from_the_first_request_after_a_restart(tmp_path: Path) -> None:
+    settings = configured(tmp_path)
+    features = FeatureList(catalog.SCHEMA, settings.generators)
+    publish(DirectoryRegistry(tmp_path / "registry"), features, "fusion.score")
+
+    async with started(settings) as ranker:
+        assert (await ranker.stub.Rank(request(KEEPER))).model_version == 1
+
+
+@in_module_loop
+async def test_features_and_predict_are_spans_of_the_call(fused: Running) -> None:
+    fused.spans.clear()
+
+    await fused.stub.Rank(request(KEEPER, MOON))
+
+    spans = {span.name: span for span in fused.spans.get_finished_spans()}
+    assert {"features", "predict"} <= spans.keys()
+    (server,) = [span for name, span in spans.items() if name.endswith("Rank")]
+    for name in ("features", "predict"):
+        parent = spans[name].parent
+        assert parent is not None
+        assert parent.span_id == server.context.span_id
+        assert spans[name].attributes["forage.candidates"] == 2
+
+
+@in_module_loop
+async def test_status_tells_how_far_both_projections_are(fused: Running) -> None:
+    status = (await fused.stub.GetRankerStatus(pb.GetRankerStatusRequest())).status
+
+    projections = {p.name: p for p in status.projections}
+    assert status.service == "ranker"
+    assert projections["ranker.catalog"].entries == len(catalog.items())
+    assert projections["ranker.catalog"].applied_sequence == len(catalog.items())
+    assert projections["ranker.engagement"].entries == 0
+    assert status.resident_bytes > 0
+
+
+@in_module_loop
+async def test_unknown_items_are_ranked_too(fused: Running) -> None:
+    response = await fused.stub.Rank(request("film:unheard-of", KEEPER))
+
+    assert ids(response) == ["film:unheard-of", KEEPER]
+
+
+def without_query(message: pb.RankRequest) -> None:
+    message.ClearField("query")
+
+
+def without_time(message: pb.RankRequest) -> None:
+    message.query.ClearField("time")
+
+
+def without_class(message: pb.RankRequest) -> None:
+    message.query.query_class = query_pb2.QUERY_CLASS_UNSPECIFIED
+
+
+def with_a_duplicate(message: pb.RankRequest) -> None:
+    message.candidates[1].item_id = message.candidates[0].item_id
+
+
+def without_an_id(message: pb.RankRequest) -> None:
+    message.candidates[1].item_id = ""
+
+
+def with_a_nan(message: pb.RankRequest) -> None:
+    message.candidates[0].fused_score = math.nan
+
+
+def with_an_infinite_score(message: pb.RankRequest) -> None:
+    message.candidates[0].provenance[0].score = math.inf
+
+
+def with_rank_zero(message: pb.RankRequest) -> None:
+    message.candidates[0].provenance[0].rank = 0
+
+
+def with_too_many(message: pb.RankRequest) -> None:
+    for index in range(50):
+        message.candidates.add(item_id=f"more:{index}")
+
+
+@in_module_loop
+@pytest.mark.parametrize(
+    ("spoil", "field"),
+    [
+        (without_query, "query"),
+        (without_time, "query.time"),
+        (without_class, "query.query_class"),
+        (with_a_duplicate, "candidates[1].item_id"),
+        (without_an_id, "candidates[1].item_id"),
+        (with_a_nan, "candidates[0].fused_score"),
+        (with_an_infinite_score, "candidates[0].provenance[0].score"),
+        (with_rank_zero, "candidates[0].provenance[0].rank"),
+        (with_too_many, "candidates"),
+    ],
+)
+async def test_bad_input_is_refused_by_field(
+    fused: Running, spoil: Callable[[pb.RankRequest], None], field: str
+) -> None:
+    asked = request(KEEPER, MOON)
+    spoil(asked)
+
+    assert await refused(fused.stub.Rank(asked)) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+
+
+@pytest.mark.parametrize("score", [1e300, -1e300, 5e-324])
+async def test_extreme_scores_are_ranked(ranker: Running, score: float) -> None:
+    ranker.publish("lexical.score")
+    await ranker.until(lambda status: status[0] == 1)
+    asked = request(KEEPER, MOON, feature_rows=2, explain=True)
+    asked.candidates[0].fused_score = score
+    asked.candidates[0].provenance[0].score = score
+
+    assert sorted(ids(await ranker.stub.Rank(asked))) == sorted([KEEPER, MOON])
+
+
+@in_module_loop
+async def test_odd_queries_are_ranked(fused: Running) -> None:
+    asked = request(KEEPER, MOON)
+    asked.query.tokens[:] = ["東京", "x" * 100_000, *("w" * n for n in range(1, 200))]
+    asked.query.normalized = "\x00 ‮" * 1_000
+    reading = asked.query.interpretations.add(confidence=0.0)
+    reading.slots.add(attribute="nonsense", value="", confidence=0.0)
+    asked.query.user.recent_item_ids.extend(["", "film:unheard-of", KEEPER])
+
+    assert sorted(ids(await fused.stub.Rank(asked))) == sorted([KEEPER, MOON])
