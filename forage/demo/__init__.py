@@ -1,0 +1,1 @@
+"""`make demo`: the whole loop on the demo catalogue, each page made by commands you can run."""
