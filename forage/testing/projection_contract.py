@@ -1,7 +1,5 @@
 """What every candidate generator owes the log: live, durable and rebuilt state, as tests."""
 
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence

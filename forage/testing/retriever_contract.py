@@ -1,7 +1,5 @@
 """What every candidate generator owes the mesh, as tests to inherit."""
 
-# ruff: noqa: D102
-
 from __future__ import annotations
 
 from contextlib import suppress

@@ -1,0 +1,123 @@
+"""The projection: an engine's files and the corpus in memory, both following the catalogue."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forage.errors import StorageError
+from forage.log import Record, Stream, Topic
+from forage.wire import catalog_change
+from generators.lexical.analysis import Stemmer
+from generators.lexical.clauses import Engine, Searcher
+from generators.lexical.corpus import Corpus, Statistics
+from generators.lexical.layout import Layout, document
+from generators.lexical.manifest import Manifest
+
+OpenEngine = Callable[[Path], Engine]
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One state of the index, which later changes leave alone."""
+
+    searcher: Searcher
+    statistics: Statistics
+
+
+class LexicalProjection:
+    """The index as a `Projection` of the catalogue.
+
+    The engine's files hold the items themselves; the corpus is read back from them. Every batch is
+    durable when it is applied, so a checkpoint only notes the position.
+    """
+
+    name = "lexical"
+    topic = Topic.CATALOG
+    streams = (Stream.CATALOG,)
+
+    def __init__(
+        self,
+        folder: Path,
+        layout: Layout,
+        stemmer: Stemmer,
+        open_engine: OpenEngine,
+        fingerprint: str,
+    ) -> None:
+        """Keep everything in `folder`; nothing is opened before `restore`."""
+        self._folder = folder
+        self._layout = layout
+        self._stemmer = stemmer
+        self._open_engine = open_engine
+        self._manifest = Manifest(folder / "index", folder / "checkpoint", fingerprint)
+        self._corpus = Corpus(layout, stemmer)
+        self._engine: Engine | None = None
+        self._sequence = 0
+        self._view: View | None = None
+
+    @property
+    def view(self) -> View | None:
+        """The state to search now; None before `restore`."""
+        return self._view
+
+    def restore(self) -> int:
+        """Open the files if they are whole; see `Projection.restore`."""
+        self.close()
+        self._corpus = Corpus(self._layout, self._stemmer)
+        self._sequence = self._manifest.load()
+        if self._sequence == 0:
+            self._discard()
+        self._engine = self._open_engine(self._folder / "index")
+        for made in self._engine.stored():
+            self._corpus.add(made)
+        self._corpus.reclaim()
+        self._publish(self._engine)
+        return self._sequence
+
+    def apply(self, records: Sequence[Record]) -> None:
+        """Index the last state of every item in the batch; see `Projection.apply`."""
+        engine = self._engine
+        if engine is None:
+            raise StorageError("the lexical index is not open")
+        latest = dict(catalog_change(record) for record in records)
+        added = [
+            document(item, self._corpus.take_row(), self._layout)
+            for item in latest.values()
+            if item is not None
+        ]
+        engine.write(latest.keys(), added)
+        for item_id in latest:
+            self._corpus.remove(item_id)
+        for made in added:
+            self._corpus.add(made)
+        self._publish(engine)
+        self._save(records[-1].sequence)
+
+    def checkpoint(self, sequence: int) -> None:
+        """Note the position beside the files; see `Projection.checkpoint`."""
+        if sequence != self._sequence:
+            self._save(sequence)
+        self._corpus.recycle()
+
+    def close(self) -> None:
+        """Release the engine."""
+        self._view = None
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _save(self, sequence: int) -> None:
+        self._manifest.save(sequence)
+        self._sequence = sequence
+
+    def _publish(self, engine: Engine) -> None:
+        self._view = View(engine.searcher(), self._corpus.statistics())
+
+    def _discard(self) -> None:
+        if self._folder.exists():
+            _logger.info("starting the lexical index in %s afresh", self._folder)
+            shutil.rmtree(self._folder)
