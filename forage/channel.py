@@ -57,4 +57,6 @@ def to_error(failure: grpc.aio.AioRpcError | grpc.RpcError) -> ForageError:
         error.message = message
         error.args = (message,)
         return error
+    if info.reason == errors.StorageError.reason:
+        return errors.StorageError(message, metadata=metadata)
     return _CLASSES.get(code, errors.UnavailableError)(message, metadata=metadata)

@@ -19,7 +19,7 @@ from ranker.settings import RankerSettings
 from ranker.training import TrainingReport
 from ranker.training import train as run_training
 
-NOT_PUBLISHED = 3
+NOT_PUBLISHED = 4
 _FAILED = 1
 _STARTUP = 2
 
@@ -40,7 +40,7 @@ def train(
     """Train a ranking model from the log and publish it if it beats the current one.
 
     Running rankers load it without a restart. Exit status: 0 published or rolled back, 1 failed,
-    2 bad configuration, 3 trained but not published, or too little data.
+    2 bad configuration, 4 trained but not published, or too little data.
     """
     console = Console(stderr=True)
     try:
