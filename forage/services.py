@@ -24,7 +24,6 @@ from forage.registry import Registry
 from forage.settings import ServiceSettings
 from forage.telemetry import Telemetry
 
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

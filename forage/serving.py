@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -27,6 +27,9 @@ from forage.telemetry import Telemetry
 
 _logger = logging.getLogger(__name__)
 _READY_POLL_S = 0.05
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+_Unary = Callable[[RequestT, grpc.aio.ServicerContext[RequestT, ResponseT]], Awaitable[ResponseT]]
 
 
 async def serve(
@@ -122,7 +125,8 @@ def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
 async def _announce_ready(
     assembly: Assembly, servicer: health.aio.HealthServicer, names: tuple[str, ...]
 ) -> None:
-    while not assembly.follower.caught_up.is_set():
+    # A thread's event, so it can only be polled; waiting in a worker thread would occupy it.
+    while not assembly.follower.caught_up.is_set():  # noqa: ASYNC110
         await asyncio.sleep(_READY_POLL_S)
     await _set_health(servicer, names, health_pb2.HealthCheckResponse.SERVING)
 
@@ -136,8 +140,8 @@ async def _set_health(
         await servicer.set(name, status)
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Turns a `ForageError` into its status with `ErrorInfo`, and any other exception into INTERNAL.
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns a `ForageError` into its status with `ErrorInfo`, any other exception into INTERNAL.
 
     An unexpected exception is our defect: it is logged with its traceback and trace id, and the
     client gets the trace id but no internals.
@@ -145,31 +149,38 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+        continuation: Callable[
+            [grpc.HandlerCallDetails],
+            Awaitable[grpc.RpcMethodHandler[RequestT, ResponseT] | None],
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[RequestT, ResponseT] | None:
         """Wrap unary handlers; streams (health watch, reflection) keep their own errors."""
-        handler = await continuation(details)
+        handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming or handler.response_streaming:
             return handler
-        inner = handler.unary_unary
-        method = details.method
+        # The stubs type handlers of the threaded server only.
+        inner = cast("_Unary[RequestT, ResponseT]", handler.unary_unary)
+        method = handler_call_details.method
 
-        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def guarded(
+            request: RequestT, context: grpc.aio.ServicerContext[RequestT, ResponseT]
+        ) -> ResponseT:
             try:
                 return await inner(request, context)
             except ForageError as error:
-                await context.abort_with_status(rpc_status.to_status(to_status(error)))
+                status = to_status(error)
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except Exception:
                 trace_id = f"{trace.get_current_span().get_span_context().trace_id:032x}"
                 _logger.exception("%s failed; trace %s", method, trace_id)
-                defect = InternalError(f"internal error; trace {trace_id}")
-                await context.abort_with_status(rpc_status.to_status(to_status(defect)))
+                status = to_status(InternalError(f"internal error; trace {trace_id}"))
+            await context.abort_with_status(rpc_status.to_status(status))
+            raise AssertionError("abort_with_status always raises")
 
         return grpc.unary_unary_rpc_method_handler(
-            guarded, handler.request_deserializer, handler.response_serializer
+            cast("Any", guarded), handler.request_deserializer, handler.response_serializer
         )
 
 
@@ -181,6 +192,4 @@ def to_status(error: ForageError) -> status_pb2.Status:
     detail = AnyMessage()
     detail.Pack(info)
     number: int = error.code.value[0]
-    return status_pb2.Status(
-        code=number, message=error.message, details=[detail]
-    )
+    return status_pb2.Status(code=number, message=error.message, details=[detail])

@@ -187,7 +187,7 @@ def _from_environment(service: str, environment: Mapping[str, str]) -> Iterator[
             yield path, value, f"environment {name}"
 
 
-def _put(target: dict[str, Any], path: Sequence[str], value: Any, source: str) -> None:
+def _put(target: dict[str, Any], path: Sequence[str], value: object, source: str) -> None:
     for part in path[:-1]:
         target = target.setdefault(part, {})
         if not isinstance(target, dict):

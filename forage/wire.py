@@ -155,9 +155,7 @@ def filters_from_proto(messages: Sequence[query_pb2.Filter]) -> tuple[Filter, ..
 
 def user_from_proto(message: query_pb2.UserContext) -> UserContext:
     """Convert a user context."""
-    return UserContext(
-        message.user_id, tuple(message.recent_item_ids), dict(message.attributes)
-    )
+    return UserContext(message.user_id, tuple(message.recent_item_ids), dict(message.attributes))
 
 
 def query_to_proto(query: Query) -> query_pb2.Query:

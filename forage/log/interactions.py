@@ -60,7 +60,7 @@ def examination_probability(position: int, settings: FeedbackSettings) -> float:
 
     Position-based model with the power-law form of Joachims, Swaminathan & Schnabel (2017).
     """
-    return float(position ** -settings.examination_decay)
+    return float(position**-settings.examination_decay)
 
 
 class InteractionReader:
