@@ -8,9 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= data
-# One BLAS and OpenMP thread per process: seven processes share the cores.
-export OMP_NUM_THREADS ?= 1
-export OPENBLAS_NUM_THREADS ?= 1
+
+
+
 
 .PHONY: help setup demo test lint types proto lock bench up mesh soak clean
 help: ## List the targets.

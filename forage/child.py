@@ -40,6 +40,14 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
+# Seven processes share the cores: one BLAS thread each, and few malloc arenas.
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """When a service that crashed is started again."""
@@ -103,6 +111,7 @@ class Child:
                 stderr=output,
                 # Ctrl-C is the supervisor's alone, which stops the services in order.
                 start_new_session=True,
+                env=_ONE_THREAD | os.environ,
             )
         self._channel = grpc.insecure_channel(
             self.placement.target, options=[("grpc.max_reconnect_backoff_ms", 200)]

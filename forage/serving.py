@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import ctypes.util
+import gc
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -128,7 +132,23 @@ async def _announce_ready(
     # A thread's event, so it can only be polled; waiting in a worker thread would occupy it.
     while not assembly.follower.caught_up.is_set():  # noqa: ASYNC110
         await asyncio.sleep(_READY_POLL_S)
+    await asyncio.to_thread(_settle_memory)
     await _set_health(servicer, names, health_pb2.HealthCheckResponse.SERVING)
+
+
+def _settle_memory() -> None:
+    """Give back what building the indexes left over, and keep the collector away from them.
+
+    The indexes are hundreds of thousands of objects that live as long as the process; without
+    `gc.freeze` every full collection would look at all of them and hold a search up.
+    """
+    gc.collect()
+    gc.freeze()
+    libc = ctypes.util.find_library("c")
+    if libc is not None and sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(libc), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 async def _set_health(

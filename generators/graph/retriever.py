@@ -1,0 +1,205 @@
+"""The graph retriever: seeds from the query, walks from them, the nearest items and the paths."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from forage.catalog.schema import Schema
+from forage.catalog.view import CatalogView, Mask
+from forage.log import EventLog, Projection
+from forage.retrieval import Deadline, Hit, Query, Reason, Retrieval
+from forage.services import Runtime
+from generators.catalog_projection import CatalogProjection
+from generators.engagement_projection import EngagementProjection
+from generators.graph.engagement import CoEngagement
+from generators.graph.nodes import NodeTable
+from generators.graph.paths import PathFinder
+from generators.graph.relations import RelationIndex, RelationSnapshot
+from generators.graph.seeds import Seeds, seeds_of
+from generators.graph.settings import GraphSettings
+from generators.graph.walk import Floats, Nodes, Walk, soft_and, walk
+
+_DIGITS = 9
+_LEAST_STRENGTH = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class CombinedGraph:
+    """Catalogue relations and engagement as one graph, as of one moment.
+
+    Valid while the engagement lock is held.
+    """
+
+    relations: RelationSnapshot
+    engagement: CoEngagement
+    factor: float
+    """What the engagement's stored weights are worth at this moment."""
+    size: int
+    strength: Floats
+
+    @classmethod
+    def at(
+        cls, time: float, relations: RelationSnapshot, engagement: CoEngagement, size: int
+    ) -> CombinedGraph:
+        """Return the graph at `time`, in seconds since the epoch."""
+        factor = engagement.factor(time)
+        strength = engagement.strength(size) * factor
+        strength[: relations.adjacency.size] += relations.adjacency.strength
+        return cls(relations, engagement, factor, size, strength)
+
+    def edges(self, nodes: Nodes) -> tuple[Nodes, Nodes, Floats]:
+        """Return the edges of `nodes` as (position of the node in `nodes`, neighbour, weight)."""
+        old = np.flatnonzero(nodes < self.relations.adjacency.size)
+        owners, targets, weights = self.relations.adjacency.edges(nodes[old])
+        learned_owners, learned, learned_weights = self.engagement.edges(nodes)
+        if not len(learned):
+            return old[owners], targets, weights
+        return (
+            np.concatenate([old[owners], learned_owners]),
+            np.concatenate([targets, learned]),
+            np.concatenate([weights, learned_weights * self.factor]),
+        )
+
+
+class GraphRetriever:
+    """Finds items by random walks with restart.
+
+    Each thing that the query names is walked from on its own, and the walks are joined by a soft
+    AND: what is near both of two people comes first. Past choices for the query, example items
+    and the user's history share one more walk, which adds to that.
+    """
+
+    name = "graph"
+
+    def __init__(self, settings: GraphSettings, schema: Schema, log: EventLog) -> None:
+        """Make an empty graph; its projections fill it."""
+        self._settings = settings
+        self._view = CatalogView(schema)
+        self._nodes = NodeTable()
+        self._relations = RelationIndex(self._nodes, settings.edge_weights, schema.popularity)
+        self._engagement = CoEngagement(self._nodes, settings.engagement)
+        self._lock = threading.Lock()
+        self._paths = PathFinder(self._view, self._nodes, schema.title)
+        self._catalog_projection = CatalogProjection(
+            "graph.catalog", log, self._view, self._relations, threading.Lock()
+        )
+        self._engagement_projection = EngagementProjection(
+            "graph.engagement",
+            log,
+            self._engagement,
+            self._lock,
+            folder=settings.data_dir / "graph",
+            feedback=settings.feedback,
+            rules=settings.engagement.model_dump(),
+        )
+
+    @classmethod
+    def open(cls, settings: GraphSettings, runtime: Runtime) -> GraphRetriever:
+        """Return the retriever for a service."""
+        return cls(settings, runtime.schema, runtime.log)
+
+    @property
+    def projections(self) -> Sequence[Projection]:
+        """The catalogue's and the engagements' projection."""
+        return self._catalog_projection, self._engagement_projection
+
+    def entries(self) -> dict[str, int]:
+        """Return the number of edges of both parts."""
+        return {
+            "graph.catalog": self._relations.snapshot.adjacency.edge_count,
+            "graph.engagement": len(self._engagement),
+        }
+
+    def close(self) -> None:
+        """Do nothing: there is no engine."""
+
+    def retrieve(self, query: Query, limit: int, deadline: Deadline) -> Retrieval:
+        """Return the items nearest to the seeds that satisfy the filters."""
+        deadline.check()
+        mask = self._view.filter(query.filters)
+        seeds = seeds_of(query, self._settings, self._nodes)
+        if not seeds:
+            return Retrieval(())
+        relations = self._relations.snapshot
+        with self._lock:
+            graph = CombinedGraph.at(
+                query.time, relations, self._engagement, max(len(self._nodes), seeds.size)
+            )
+            walks = list(self._walks(graph, seeds, deadline))
+            scores = self._joined(graph, seeds, walks)
+            scanned = int(np.count_nonzero(scores))
+            chosen = self._best(scores, relations, mask, seeds, limit)
+            deadline.check()
+            paths = self._paths.paths(graph, walks, [node for node, _, _ in chosen])
+        hits = [
+            Hit(item_id, score, (Reason("path", path, score),) if path else ())
+            for (_, item_id, score), path in zip(chosen, paths, strict=True)
+        ]
+        return Retrieval(tuple(hits), scanned=scanned)
+
+    def _walks(self, graph: CombinedGraph, seeds: Seeds, deadline: Deadline) -> Iterator[Walk]:
+        settings = self._settings.walk
+        for group in (*seeds.named, *seeds.related):
+            deadline.check()
+            yield walk(
+                graph,
+                group.nodes,
+                group.weights,
+                restart=settings.restart,
+                epsilon=settings.epsilon,
+                max_rounds=settings.max_rounds,
+            )
+
+    def _joined(self, graph: CombinedGraph, seeds: Seeds, walks: Sequence[Walk]) -> Floats:
+        """Return every node's score: the soft AND of what is named, plus what is related."""
+        touched = np.flatnonzero(np.max([reached.mass for reached in walks], axis=0))
+        strength = np.maximum(graph.strength[touched], _LEAST_STRENGTH)
+        discount = strength**-self._settings.walk.hub_discount
+        parts = []
+        for group, reached in zip((*seeds.named, *seeds.related), walks, strict=True):
+            part = reached.mass[touched] * discount
+            # Relative to the best that is not itself a seed: a hub leaves little to each.
+            others = np.where(np.isin(touched, group.nodes), 0.0, part)
+            parts.append(np.minimum(part / (others.max() or part.max() or 1.0), 1.0))
+        total = np.zeros(len(touched))
+        named = parts[: len(seeds.named)]
+        if named:
+            weights = [group.weight for group in seeds.named]
+            total += max(weights) * soft_and(named, weights)
+        for group, part in zip(seeds.related, parts[len(named) :], strict=True):
+            total += group.weight * part
+        scores = np.zeros(graph.size)
+        scores[touched] = total
+        popularity = graph.relations.popularity
+        scores[: len(popularity)] *= 1 + self._settings.popularity_weight * popularity
+        return scores
+
+    def _best(
+        self,
+        scores: Floats,
+        relations: RelationSnapshot,
+        mask: Mask,
+        seeds: Seeds,
+        limit: int,
+    ) -> list[tuple[int, str, float]]:
+        """Return (node, item id, score) of the best items that may be returned."""
+        known = scores[: relations.adjacency.size]
+        index = relations.view_index
+        allowed = (known > 0) & (index >= 0) & (index < len(mask))
+        allowed[allowed] = mask[index[allowed]]
+        allowed[[node for node in seeds.excluded if node < len(allowed)]] = False
+        nodes = np.flatnonzero(allowed)
+        # Rounded, so that the order in which edges were added cannot decide between equals.
+        rounded = np.round(known[nodes], _DIGITS)
+        if len(nodes) > limit:
+            least = np.partition(rounded, len(nodes) - limit)[len(nodes) - limit]
+            nodes, rounded = nodes[rounded >= least], rounded[rounded >= least]
+        found = [
+            (int(node), self._nodes.key(int(node)), float(score))
+            for node, score in zip(nodes, rounded, strict=True)
+        ]
+        return sorted(found, key=lambda entry: (-entry[2], entry[1]))[:limit]
