@@ -12,9 +12,9 @@ DATA ?= data
 
 
 
-.PHONY: help setup demo test lint types proto lock bench up mesh soak clean
+.PHONY: help setup demo test lint proto lock bench up mesh clean check-compose check-chart check-kubernetes chart-goldens
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Make .venv and install the locked packages.
 
@@ -54,6 +54,24 @@ lock: $(READY) ## Resolve pyproject.toml again into requirements.lock.
 	@$(BIN)/uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \
 	  --prerelease=if-necessary-or-explicit --no-header --no-annotate --generate-hashes --no-emit-index-url \
 	  --quiet -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra all --universal --python-version 3.11 -c requirements.lock \
+	  --prerelease=if-necessary-or-explicit --no-header --no-annotate --generate-hashes --no-emit-index-url \
+	  --quiet -o requirements.runtime.lock
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml","rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(BIN)/uv pip compile - -c requirements.lock --universal --python-version 3.11 --no-header --no-annotate \
+	  --generate-hashes --no-emit-index-url --quiet -o requirements.build.lock
+
+check-compose: ## Build the image, run the seven containers, search, kill one, stop, restart.
+	@deploy/check_compose.sh
+
+check-chart: $(READY) ## Lint the chart and compare its renders (needs helm, or FORAGE_HELM).
+	@PYTHON=$(BIN)/python deploy/check_chart.sh
+
+check-kubernetes: ## Dry-run and install the chart in the cluster of KUBECONFIG.
+	@deploy/check_kubernetes.sh
+
+chart-goldens: ## Render the chart's examples again, after any change in config/.
+	@deploy/render_examples.sh helm/forage/examples
 
 bench: $(READY) ## Measure speed and memory on the demo catalogue, and say where the time goes.
 	@$(BIN)/python -m bench --data $(DATA)
