@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from forage import wire
 from forage.catalog import Item, Schema
 from forage.catalog.view import CatalogView
+from forage.retrieval import Filter
 from forage.v1 import decision_pb2, ranker_service_pb2, search_service_pb2
+from orchestrator.fusion import Candidate
 
 _FACET_VALUES = 50
 _RELATED = 5
@@ -20,6 +22,25 @@ class Answers:
     def __init__(self, view: CatalogView, schema: Schema) -> None:
         self._view = view
         self._schema = schema
+
+    def admissible(
+        self, candidates: Sequence[Candidate], filters: Sequence[Filter]
+    ) -> list[Candidate]:
+        """Return the candidates that the catalogue holds and that satisfy the filters.
+
+        Generators see to both, but each at its own pace: an item may have changed since.
+        """
+        if not filters:
+            return [c for c in candidates if c.item_id in self._view]
+        mask = self._view.filter(filters)
+        indices = ((c, self._view.index_of(c.item_id)) for c in candidates)
+        return [c for c, at in indices if at is not None and at < len(mask) and mask[at]]
+
+    def present(
+        self, entries: Iterable[decision_pb2.DisplayedItem]
+    ) -> list[decision_pb2.DisplayedItem]:
+        """Return those whose items the catalogue still holds."""
+        return [entry for entry in entries if entry.item_id in self._view]
 
     def results(
         self,
@@ -79,26 +100,30 @@ class Answers:
         Such as the director of several films found; those with most connections first.
         """
         shown = {r.item.item_id for r in results}
-        links: dict[str, Counter[str]] = {}
+        linked: Counter[str] = Counter()
+        by_attribute: dict[str, Counter[str]] = {}
         for item_id in shown:
             item = self._view.get(item_id)
-            for attribute, value in item.references() if item else ():
-                if value.item_id not in shown:
-                    links.setdefault(value.item_id, Counter())[attribute] += 1
+            references = {(a, v.item_id) for a, v in item.references()} if item else set()
+            for attribute, target in references:
+                if target not in shown:
+                    by_attribute.setdefault(target, Counter())[attribute] += 1
+            linked.update({target for _, target in references} - shown)
         ranked = sorted(
-            ((target, counts) for target, counts in links.items() if counts.total() >= 2),
-            key=lambda link: (-link[1].total() / self._commonness(link[0]), link[0]),
+            (target for target, count in linked.items() if count >= 2),
+            key=lambda target: (-linked[target] / self._commonness(target), target),
         )
         related = []
-        for target, counts in ranked[:_RELATED]:
+        for target in ranked[:_RELATED]:
             item = self._view.get(target)
+            counts = by_attribute[target]
             attribute = min(counts, key=lambda a: (-counts[a], a))
             if item is not None:
                 related.append(
                     search_service_pb2.RelatedItem(
                         item=wire.item_to_proto(item, self._schema),
                         attribute=attribute,
-                        count=counts[attribute],
+                        count=linked[target],
                     )
                 )
         return related

@@ -131,10 +131,10 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
             server,
         )
 
-    def refresh() -> None:
-        policy.publish_if_due()
-        snapshots.refresh()
-        switches.refresh()
+    def publish() -> None:
+        # Until it has caught up, a rebuilt learner knows less than what it published before.
+        if follower.caught_up.is_set():
+            policy.publish_if_due()
 
     def measure() -> None:
         for status in follower.status():
@@ -143,10 +143,11 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
     tasks: list[asyncio.Task[None]] = []
 
     async def start() -> None:
-        await runtime.in_thread(refresh)
-        await recorder.start()
-        tasks.append(asyncio.create_task(_every(_REFRESH_S, refresh, runtime)))
+        for work in (publish, snapshots.refresh, switches.refresh):
+            await _attempt(work, runtime, "")
+            tasks.append(asyncio.create_task(_every(_REFRESH_S, work, runtime)))
         tasks.append(asyncio.create_task(_every(_METRICS_S, measure, runtime)))
+        await recorder.start()
 
     async def stop() -> None:
         for task in tasks:
@@ -160,18 +161,23 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
     return Assembly(add_to, _GRPC_SERVICES, follower, start, stop)
 
 
-async def _every(interval_s: float, work: Callable[[], None], runtime: Runtime) -> None:
-    """Do some work again and again; a failure is logged when it begins, not at every turn."""
+async def _every(interval_s: float, work: Callable[[], object], runtime: Runtime) -> None:
     failing = ""
     while True:
-        try:
-            await runtime.in_thread(work)
-            failing = ""
-        except ForageError as error:
-            if failing != error.message:
-                _logger.error("%s", error.message)
-            failing = error.message
         await asyncio.sleep(interval_s)
+        failing = await _attempt(work, runtime, failing)
+
+
+async def _attempt(work: Callable[[], object], runtime: Runtime, failing: str) -> str:
+    """Do some work; return why it failed, logging that unless `failing` says the same."""
+    try:
+        await runtime.in_thread(work)
+    except Exception as error:
+        if str(error) != failing:
+            defect = None if isinstance(error, ForageError) else error
+            _logger.error("%s", error, exc_info=defect)
+        return str(error)
+    return ""
 
 
 SERVICE = Service(

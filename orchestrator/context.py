@@ -42,7 +42,14 @@ ACTION_FEATURES: tuple[tuple[str, str], ...] = (
     ("past_latency", "log(1 + its recent latency in ms) / log(1001)"),
 )
 FEATURES = tuple(name for name, _ in (*QUERY_FEATURES, *ACTION_FEATURES))
-FEATURE_VERSION = hashlib.sha256(repr((QUERY_FEATURES, ACTION_FEATURES)).encode()).hexdigest()[:12]
+
+
+def definition_version(*definitions: tuple[tuple[str, str], ...]) -> str:
+    """Return a version that is another as soon as a name, a meaning or their order is."""
+    return hashlib.sha256(repr(definitions).encode()).hexdigest()[:12]
+
+
+FEATURE_VERSION = definition_version(QUERY_FEATURES, ACTION_FEATURES)
 
 
 @dataclass(frozen=True, slots=True)

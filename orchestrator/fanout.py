@@ -28,6 +28,14 @@ EXPECTED = frozenset(
 )
 
 
+def fair_timeout(timeout_ms: int) -> float:
+    """Return the seconds that a service must have had before its silence counts as a failure.
+
+    Otherwise callers in a hurry would open the breaker for everybody else.
+    """
+    return timeout_ms / 2_000
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one generator in one search."""
@@ -109,7 +117,11 @@ class FanOut:
             response = await self._stubs[name].Generate(request, timeout=max(timeout, 0.001))
         except grpc.aio.AioRpcError as error:
             now = time.monotonic()
-            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+            hurried = timeout < fair_timeout(self._settings.generators[name].timeout_ms)
+            if not (
+                error.code() is grpc.StatusCode.INVALID_ARGUMENT
+                or (error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and hurried)
+            ):
                 breaker.failed(now)
             return self._failure(name, fan_out, error, now - started)
         breaker.succeeded()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forage.errors import ConflictError
+from forage.errors import ConflictError, ForageError
 from forage.lease import Lease
 from forage.log import EventLog, Record, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
@@ -28,6 +28,7 @@ from forage.registry import Registry
 from forage.v1 import decision_pb2, plan_pb2
 from orchestrator import bandit
 from orchestrator.bandit import LEARNED, Learner, Observation, Snapshot
+from orchestrator.bandit.archive import SnapshotDamagedError, SnapshotNewerError
 from orchestrator.context import FEATURE_VERSION, FEATURES
 from orchestrator.planner import LEARNED_POLICIES, context_of, parameters, preset_name
 from orchestrator.settings import OrchestratorSettings
@@ -36,6 +37,8 @@ POLICY = "policy"
 """The registry kind of policy snapshots."""
 LEASE = "learner"
 _LEASE_S = 5.0
+_REMEMBERED = 20_000
+"""Searches known to have been credited; feedback that comes after so many others is not checked."""
 _logger = logging.getLogger(__name__)
 
 
@@ -86,6 +89,7 @@ class PolicyProjection:
         `on_reward` hears the policy and the reward of every search learned from.
         """
         self._settings = settings
+        self._log = log
         self._reader = InteractionReader(log, settings.feedback)
         self._registry = registry
         self._lease = lease
@@ -94,10 +98,11 @@ class PolicyProjection:
         self._on_reward = on_reward
         self._clock = clock
         self._file = CheckpointFile(
-            Path(settings.data_dir) / "orchestrator.policy" / "state", name="policy", version=1
+            Path(settings.data_dir) / "orchestrator.policy" / "state", name="policy", version=2
         )
         self._learner = Learner(bandit_settings(settings))
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
+        self._credited: OrderedDict[str, None] = OrderedDict()
         self._applied = 0
         self._learned_since_publish = 1
         self._published_at = -math.inf
@@ -114,18 +119,28 @@ class PolicyProjection:
             return 0
         sequence, payload = loaded
         size = int.from_bytes(payload[:8], "big")
-        snapshot = Snapshot.from_bytes(payload[8 : 8 + size])
+        try:
+            snapshot = Snapshot.from_bytes(payload[8 : 8 + size])
+        except (SnapshotDamagedError, SnapshotNewerError) as error:
+            _logger.warning("policy: learning from the log again: %s", error.message)
+            return 0
         learner, notes = Learner.restore(bandit_settings(self._settings), snapshot)
         for note in notes:
             _logger.warning("policy: %s", note)
         if learner.sequence == 0 and snapshot.sequence > 0:
             return 0
-        self._learner = learner
-        for entry in json.loads(payload[8 + size :]):
-            decision = decision_pb2.Decision.FromString(bytes.fromhex(entry["decision"]))
-            self._pending[decision.request_id] = _Pending(
-                decision, entry["time"], {k: (v[0], v[1]) for k, v in entry["rewards"].items()}
+        state = json.loads(payload[8 + size :])
+        for request_id, rewards in state["waiting"]:
+            record = self._log.get(Stream.DECISIONS, request_id)
+            if record is None:
+                return 0
+            self._pending[request_id] = _Pending(
+                decision_pb2.Decision.FromString(record.payload),
+                record.time,
+                {item_id: (reward, position) for item_id, reward, position in rewards},
             )
+        self._learner = learner
+        self._credited.update(dict.fromkeys(state["credited"]))
         self._applied = sequence
         return sequence
 
@@ -133,16 +148,15 @@ class PolicyProjection:
         """Save posterior and waiting searches, with the sequence."""
         with self._lock:
             snapshot = self._learner.snapshot().to_bytes()
-        waiting = [
-            {
-                "decision": p.decision.SerializeToString().hex(),
-                "time": p.time,
-                "rewards": p.rewards,
-            }
-            for p in self._pending.values()
-        ]
+        state = {
+            "waiting": [
+                [request_id, [[item_id, *reward] for item_id, reward in p.rewards.items()]]
+                for request_id, p in self._pending.items()
+            ],
+            "credited": list(self._credited),
+        }
         self._file.save(
-            sequence, len(snapshot).to_bytes(8, "big") + snapshot + json.dumps(waiting).encode()
+            sequence, len(snapshot).to_bytes(8, "big") + snapshot + json.dumps(state).encode()
         )
 
     def apply(self, records: Sequence[Record]) -> None:
@@ -150,8 +164,9 @@ class PolicyProjection:
         fresh = [r for r in records if r.sequence > self._applied]
         with self._lock:
             for event in self._reader.read(fresh):
-                self._settle(event.time)
                 if isinstance(event, Impression):
+                    # Only searches tell the time: the clocks of clients, who date feedback, differ.
+                    self._settle(event.time)
                     self._wait(event)
                 else:
                     self._reward(event)
@@ -169,7 +184,7 @@ class PolicyProjection:
         if waiting is not None:
             known = waiting.rewards.get(event.item_id, (0.0, 0))[0]
             waiting.rewards[event.item_id] = (max(known, value), event.position)
-        elif value > 0 and not decision.root_request_id:
+        elif value > 0 and not decision.root_request_id and root not in self._credited:
             late = _Pending(decision, event.time, {event.item_id: (value, event.position)})
             self._correct(late, event.time, event.sequence)
 
@@ -184,11 +199,13 @@ class PolicyProjection:
 
     def _learn(self, complete: _Pending, now: float, sequence: int) -> None:
         decision = complete.decision
-        if tuple(decision.plan.feature_names) != FEATURES or not decision.plan.calls:
+        if not self._learnable(decision):
             return
         engagements = _engagements(complete)
         observation = self._observation(decision, engagements)
         self._learner.observe(observation, time=now, sequence=sequence)
+        if engagements:
+            self._credit(decision.request_id)
         reward = min(1.0, sum(e.reward for e in engagements))
         self._judge(decision, engagements, reward, now)
         self._on_reward(decision.plan.policy, reward)
@@ -200,7 +217,7 @@ class PolicyProjection:
         Only the generators that found the item are taught, and only down to its rank: the rest
         of the search has been learned already.
         """
-        if tuple(late.decision.plan.feature_names) != FEATURES:
+        if not self._learnable(late.decision):
             return
         engagements = _engagements(late)
         ranks = {g: r for e in engagements for g, r in e.ranks.items()}
@@ -211,7 +228,22 @@ class PolicyProjection:
         }
         observation = self._observation(late.decision, engagements, reached)
         self._learner.observe(observation, time=now, sequence=sequence)
+        self._credit(late.decision.request_id)
         self._learned_since_publish += 1
+
+    def _learnable(self, decision: decision_pb2.Decision) -> bool:
+        """Whether the decision was made with the features and levels that are learned now."""
+        plan = decision.plan
+        return (
+            plan.feature_version == FEATURE_VERSION
+            and bool(plan.calls)
+            and tuple(plan.calls[0].fan_out_levels) == self._settings.plan.fan_outs
+        )
+
+    def _credit(self, request_id: str) -> None:
+        self._credited[request_id] = None
+        if len(self._credited) > _REMEMBERED:
+            self._credited.popitem(last=False)
 
     def _observation(
         self,
@@ -277,9 +309,11 @@ class PolicyProjection:
                 {"sequence": snapshot.sequence, "observations": self.observations},
                 expected_current=current.version if current else None,
             )
-        except ConflictError:
-            _logger.warning("another learner published first; this snapshot is dropped")
+        except ForageError as error:
             self._learned_since_publish += learned
+            if not isinstance(error, ConflictError):
+                raise
+            _logger.warning("another learner published first; this snapshot is dropped")
             return
         self._registry.prune(POLICY, keep=self._settings.learner.keep_snapshots)
         self._published_at = now

@@ -54,6 +54,11 @@ def degradations(found: Sequence[Outcome]) -> list[plan_pb2.Degradation]:
     return missing
 
 
+def not_chosen(found: Sequence[Outcome]) -> list[str]:
+    """Return the generators that could have been called and were not."""
+    return [o.generator for o in found if o.status == plan_pb2.OUTCOME_STATUS_NOT_CHOSEN]
+
+
 def to_messages(
     found: Sequence[Outcome], unique: Mapping[str, int]
 ) -> list[plan_pb2.GeneratorOutcome]:

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 from forage.errors import InvalidArgumentError
 from forage.v1 import search_service_pb2
+from orchestrator.validation import REQUEST_ID
+
+_MOST_CHARACTERS = 512
+_MOST_RESULTS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,12 @@ class PageToken:
     def decode(cls, token: str, request: search_service_pb2.SearchRequest) -> PageToken:
         """Read a token; raises `InvalidArgumentError` if it is not one, or not of this request."""
         try:
-            padded = token + "=" * (-len(token) % 4)
-            content = json.loads(base64.urlsafe_b64decode(padded.encode("ascii")))
+            padded = token[:_MOST_CHARACTERS] + "=" * (-len(token) % 4)
+            content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
             request_id, offset, digest = content
-            valid = isinstance(request_id, str) and type(offset) is int and offset > 0
-        except (binascii.Error, UnicodeError, ValueError, TypeError):
+            valid = isinstance(request_id, str) and REQUEST_ID.fullmatch(request_id) is not None
+            valid = valid and type(offset) is int and 0 < offset <= _MOST_RESULTS
+        except (binascii.Error, UnicodeError, ValueError, TypeError, RecursionError):
             valid = False
         if not valid:
             raise InvalidArgumentError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -36,6 +37,7 @@ Request = search_service_pb2.SearchRequest
 Response = search_service_pb2.SearchResponse
 _RANK_RESERVE_S = 0.02
 _ANSWER_RESERVE_S = 0.005
+_RESCUE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Pipeline:
         """Understand, plan, fan out, fuse, rank, answer; then record."""
         parts = self._parts
         stages = Stages(parts.runtime.telemetry.tracer, parts.runtime.telemetry.instruments)
+        origin = trace.get_current_span().get_span_context()
         with stages.stage(Span.UNDERSTAND) as span:
             query = self._understand(request)
             span.set_attribute(Attribute.QUERY_CLASS, query.query_class)
@@ -79,7 +82,7 @@ class Pipeline:
         with stages.stage(Span.FAN_OUT):
             found = await self._fan_out(planned, message, query, request, deadline)
         with stages.stage(Span.FUSE) as span:
-            candidates = self._fuse(planned, found)
+            candidates = self._answers.admissible(self._fuse(planned, found), query.filters)
             span.set_attribute(Attribute.CANDIDATES, len(candidates))
         with stages.stage(Span.RANK) as span:
             ranked = await parts.ranking.rank(
@@ -89,6 +92,7 @@ class Pipeline:
         with stages.stage(Span.ANSWER):
             shown = self._place(ranked, query, request)
             decision = self._decide(message, planned, found, ranked, shown, request, query)
+            _trace(decision, origin)
             response = self._respond(request, decision, ranked)
             outcomes.add_reasons(response, candidates)
         decision.latency.CopyFrom(_duration(stages.finish()))
@@ -101,6 +105,10 @@ class Pipeline:
 
     async def page(self, request: Request) -> Response:
         """Return a later page of a search that has been decided: the same list, further on."""
+        stages = Stages(
+            self._parts.runtime.telemetry.tracer, self._parts.runtime.telemetry.instruments
+        )
+        validation.check(request, self._parts.runtime.schema, self._settings)
         token = PageToken.decode(request.page_token, request)
         root = await self._parts.recorder.find(token.request_id)
         if root is None:
@@ -108,21 +116,22 @@ class Pipeline:
         size = request.page_size or self._settings.page_size
         start = token.offset - len(root.displayed)
         page = decision_pb2.Decision(
-            request_id=f"{root.request_id}~{token.offset}",
+            request_id=f"{root.request_id}~{token.offset}~{size}",
             time=wire.timestamp(time.time()),
             query=root.query,
-            displayed=root.later[max(start, 0) : start + size],
+            displayed=self._answers.present(root.later[max(start, 0) : max(start, 0) + size]),
             root_request_id=root.request_id,
             model_version=root.model_version,
             feature_version=root.feature_version,
         )
-        _trace(page)
+        _trace(page, trace.get_current_span().get_span_context())
         total = len(root.displayed) + len(root.later)
         response = Response(
             request_id=page.request_id,
             trace_id=page.trace_id,
             results=self._answers.results(page.displayed, {}),
             total_candidates=total,
+            facets=self._facets(request, root),
             outcomes=root.outcomes,
             degraded=root.degraded,
             understood=root.query,
@@ -133,15 +142,20 @@ class Pipeline:
             response.next_page_token = following.encode()
         if request.group_by_kind:
             response.groups.extend(self._answers.groups(response.results))
+        page.latency.CopyFrom(_duration(stages.finish()))
+        response.latency.CopyFrom(page.latency)
         self._parts.recorder.submit(page, None)
         return response
 
     async def repeat(self, request: Request) -> Response | None:
         """Return the answer already given under the request's id; None if there is none."""
+        validation.check(request, self._parts.runtime.schema, self._settings)
         decision = await self._parts.recorder.find(request.request_id)
         if decision is None:
             return None
-        return self._respond(request, decision, Ranked([]))
+        response = self._respond(request, decision, Ranked([]))
+        response.latency.CopyFrom(decision.latency)
+        return response
 
     def _understand(self, request: Request) -> Query:
         filters = validation.check(request, self._parts.runtime.schema, self._settings)
@@ -190,16 +204,26 @@ class Pipeline:
         request: Request,
         deadline: Deadline,
     ) -> list[Outcome]:
-        found = await self._parts.fan_out.call(
-            planned.choice.fan_outs,
-            planned.context.reasons,
-            message,
-            deadline.earlier(_RANK_RESERVE_S + _ANSWER_RESERVE_S),
-            request_id=query.request_id,
-            seed=query.seed,
-            min_catalog_sequence=request.min_catalog_sequence,
-            explain=request.explain,
-        )
+        earlier = deadline.earlier(_RANK_RESERVE_S + _ANSWER_RESERVE_S)
+
+        async def call(fan_outs: Mapping[str, int]) -> list[Outcome]:
+            return await self._parts.fan_out.call(
+                fan_outs,
+                planned.context.reasons,
+                message,
+                earlier,
+                request_id=query.request_id,
+                seed=query.seed,
+                min_catalog_sequence=request.min_catalog_sequence,
+                explain=request.explain,
+            )
+
+        found = await call(planned.choice.fan_outs)
+        others = outcomes.not_chosen(found)
+        if not any(o.answered for o in found) and others and earlier.remaining() > _RESCUE_S:
+            # Those who were asked are gone; those who were not may still save the search.
+            rescue = await call(dict.fromkeys(others, self._settings.plan.fan_outs[1]))
+            found = [new if new.fan_out else old for old, new in zip(found, rescue, strict=True)]
         if not any(outcome.answered for outcome in found):
             details = "; ".join(f"{o.generator}: {o.detail}" for o in found if o.detail)
             raise UnavailableError(f"no generator answered: {details}")
@@ -239,7 +263,7 @@ class Pipeline:
     ) -> decision_pb2.Decision:
         degraded = [*outcomes.degradations(found), *ranked.degraded]
         unique = fusion.unique_finds([placed.candidate for placed in shown])
-        if self._parts.load.narrowed:
+        if planned.budget_share < 1.0:
             degraded.append(outcomes.BUDGET_NARROWED)
         if self._parts.recorder.failing:
             degraded.append(outcomes.NOT_RECORDED)
@@ -255,7 +279,6 @@ class Pipeline:
             degraded=degraded,
         )
         outcomes.record_list(decision, shown, ranked, request.page_size or self._settings.page_size)
-        _trace(decision)
         return decision
 
     def _respond(
@@ -264,13 +287,12 @@ class Pipeline:
         decision: decision_pb2.Decision,
         ranked: Ranked,
     ) -> Response:
-        everything = [d.item_id for d in (*decision.displayed, *decision.later)]
         response = Response(
             request_id=decision.request_id,
             trace_id=decision.trace_id,
             results=self._answers.results(decision.displayed, ranked.contributions),
             total_candidates=len(decision.displayed) + len(decision.later),
-            facets=self._answers.facets(request.facets, everything),
+            facets=self._facets(request, decision),
             outcomes=decision.outcomes,
             degraded=decision.degraded,
             understood=decision.query,
@@ -287,12 +309,20 @@ class Pipeline:
             response.plan.CopyFrom(decision.plan)
         return response
 
+    def _facets(
+        self, request: Request, decision: decision_pb2.Decision
+    ) -> list[search_service_pb2.Facet]:
+        if not request.facets:
+            return []
+        item_ids = [d.item_id for d in (*decision.displayed, *decision.later)]
+        return self._answers.facets(request.facets, item_ids)
 
-def _trace(decision: decision_pb2.Decision) -> None:
-    current = trace.get_current_span().get_span_context()
-    if current.is_valid and current.trace_flags.sampled:
-        decision.trace_id = f"{current.trace_id:032x}"
-        decision.span_id = f"{current.span_id:016x}"
+
+def _trace(decision: decision_pb2.Decision, origin: trace.SpanContext) -> None:
+    """Note the server's span of the search, to which the trace of its feedback will link."""
+    if origin.is_valid and origin.trace_flags.sampled:
+        decision.trace_id = f"{origin.trace_id:032x}"
+        decision.span_id = f"{origin.span_id:016x}"
 
 
 def _duration(seconds: float) -> Duration:

@@ -123,6 +123,8 @@ class Planned:
     versioned: Versioned
     traffic: Traffic | None
     """The split the request was drawn from; None if the caller named the policy."""
+    budget_share: float = 1.0
+    """How much of the budget the load left."""
 
 
 class Planner:
@@ -163,7 +165,8 @@ class Planner:
         context = self._context(phi, masked, self._budget(name, budget_share))
         rng = derive_rng(seed, request_id, "plan")
         choice = versioned.policies[name].choose(context, rng)
-        return Planned(choice, context, name, self._source(name, override), versioned, traffic)
+        source = self._source(name, override)
+        return Planned(choice, context, name, source, versioned, traffic, budget_share)
 
     def propensity(self, planned: Planned, request_id: str, draws: int) -> Propensity:
         """Return how likely the plan was, over the whole split the request was drawn from."""
@@ -173,7 +176,7 @@ class Planner:
         for name, share in shares.items():
             context = planned.context
             if (name == FULL) != (planned.policy == FULL):
-                context = self._rebudgeted(context, self._budget(name, 1.0))
+                context = self._rebudgeted(context, self._budget(name, planned.budget_share))
             policy = planned.versioned.policies[name]
             components.append((share, policy.distribution(context, rng, draws)))
         return mixture_propensity(components, planned.choice.action, self._levels.count)

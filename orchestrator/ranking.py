@@ -18,7 +18,7 @@ from forage.v1 import (
     ranker_service_pb2_grpc,
 )
 from orchestrator.breaker import Breaker
-from orchestrator.fanout import EXPECTED, Outcome
+from orchestrator.fanout import EXPECTED, Outcome, fair_timeout
 from orchestrator.fusion import Candidate
 from orchestrator.settings import RankerTarget
 from orchestrator.slots import Placed
@@ -58,6 +58,7 @@ class Ranking:
         self._stub = ranker_service_pb2_grpc.RankerServiceStub(channel)
         self._breaker = breaker
         self._settings = settings
+        self._fair_s = fair_timeout(settings.timeout_ms)
 
     async def rank(
         self,
@@ -99,17 +100,28 @@ class Ranking:
         try:
             response = await self._stub.Rank(request, timeout=max(timeout, 0.001))
         except grpc.aio.AioRpcError as error:
-            return self._failed(candidates, error)
+            return self._failed(candidates, error, fair=timeout >= self._fair_s)
         self._breaker.succeeded()
+        if not _permutes(response, head):
+            _logger.error("ranker: it returned other items than it was given")
+            return Ranked.fused(candidates, "FAILED", "it returned other items than it was given")
         return _merged(candidates, response)
 
-    def _failed(self, candidates: Sequence[Candidate], error: grpc.aio.AioRpcError) -> Ranked:
-        self._breaker.failed(time.monotonic())
+    def _failed(
+        self, candidates: Sequence[Candidate], error: grpc.aio.AioRpcError, *, fair: bool
+    ) -> Ranked:
         code = error.code()
+        if fair or code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._breaker.failed(time.monotonic())
         if code not in EXPECTED:
             _logger.error("ranker: %s: %s", code.name, error.details())
         reason = "TIMED_OUT" if code is grpc.StatusCode.DEADLINE_EXCEEDED else "FAILED"
         return Ranked.fused(candidates, reason, f"{code.name}: {error.details()}")
+
+
+def _permutes(response: ranker_service_pb2.RankResponse, head: Sequence[Candidate]) -> bool:
+    returned = [item.item_id for item in response.items]
+    return len(set(returned)) == len(returned) and {c.item_id for c in head}.issuperset(returned)
 
 
 def _merged(candidates: Sequence[Candidate], response: ranker_service_pb2.RankResponse) -> Ranked:

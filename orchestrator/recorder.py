@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -48,11 +48,10 @@ class Recorder:
         self._wake = asyncio.Event()
         self._written = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._closing = asyncio.Event()
+        self._dropped = 0
         self.failing = False
         """Whether the last attempt to write failed."""
-        self.dropped = 0
-        """Decisions given up because too many were waiting."""
 
     async def start(self) -> None:
         """Start writing."""
@@ -60,19 +59,19 @@ class Recorder:
 
     async def stop(self) -> None:
         """Write what waits, trying once more if the log fails, and end."""
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         if self._task is not None:
             await self._task
-        if self._waiting:
-            _logger.error("%d decisions could not be recorded", len(self._waiting))
+        if lost := self._dropped + len(self._waiting):
+            _logger.error("%d decisions could not be recorded", lost)
 
     def submit(self, decision: decision_pb2.Decision, planned: Planned | None) -> None:
         """Hand over a decision; `planned` is None for a later page, which has no plan."""
         self._waiting[decision.request_id] = _Waiting(decision, planned, otel_context.get_current())
         while len(self._waiting) > _MOST_WAITING:
             self._waiting.popitem(last=False)
-            self.dropped += 1
+            self._dropped += 1
         self._wake.set()
 
     async def find(self, request_id: str) -> decision_pb2.Decision | None:
@@ -83,7 +82,7 @@ class Recorder:
         record = await self._runtime.in_thread(self._runtime.log.get, Stream.DECISIONS, request_id)
         return None if record is None else decision_pb2.Decision.FromString(record.payload)
 
-    async def durable(self, request_ids: Sequence[str]) -> None:
+    async def durable(self, request_ids: Collection[str]) -> None:
         """Wait until none of these decisions is waiting to be written.
 
         Raises `StorageError` if the log cannot be written now.
@@ -104,22 +103,25 @@ class Recorder:
                 async with self._written:
                     self._written.notify_all()
                 if self.failing:
-                    if self._closing:
+                    if self._closing.is_set():
                         return
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), _RETRY_S)
-            if self._closing:
+                        await asyncio.wait_for(self._closing.wait(), _RETRY_S)
+            if self._closing.is_set():
                 return
 
     async def _write(self, batch: list[_Waiting]) -> None:
         try:
             await self._runtime.in_thread(self._commit, batch)
-        except StorageError as error:
+        except Exception as error:
             if not self.failing:
-                _logger.error("decisions cannot be recorded: %s", error.message)
+                defect = None if isinstance(error, StorageError) else error
+                _logger.error("decisions cannot be recorded: %s", error, exc_info=defect)
             self.failing = True
             return
-        self.failing = False
+        if self._dropped:
+            _logger.error("%d decisions were given up while the log failed", self._dropped)
+        self.failing, self._dropped = False, 0
         for waiting in batch:
             current = self._waiting.get(waiting.decision.request_id)
             if current is waiting:
@@ -142,7 +144,12 @@ class Recorder:
         decision, planned = waiting.decision, waiting.planned
         if planned is None or not self._draws or decision.propensity:
             return
-        found = self._planner.propensity(planned, decision.request_id, self._draws)
+        try:
+            found = self._planner.propensity(planned, decision.request_id, self._draws)
+        except Exception:
+            # The decision is worth more than its propensity: 0 says that there is none.
+            _logger.exception("the propensity of '%s' could not be computed", decision.request_id)
+            return
         decision.propensity = found.value
         decision.propensity_draws = found.draws
         for name, row in zip(planned.context.generators, found.marginals, strict=True):

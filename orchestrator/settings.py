@@ -140,7 +140,7 @@ class ExplorationSlots(Settings):
     """Chance, per search and position, that it is."""
     pool: int = Field(default=5, ge=1, le=100)
     """How many of the exploration generator's candidates are drawn from, uniformly."""
-    user_budget_per_day: int = Field(default=20, ge=0, le=10_000)
+    user_budget_per_day: int = Field(default=20, ge=0, le=1_000)
     """At most so many per user and day; anonymous users share none."""
 
     @field_validator("positions")
@@ -188,7 +188,7 @@ class OrchestratorSettings(ServiceSettings):
     )
     """The mesh, by generator name, in the order that contexts and plans use."""
     ranker: RankerTarget = RankerTarget()
-    deadline_ms: int = Field(default=1_000, ge=10, le=60_000)
+    deadline_ms: int = Field(default=1_000, ge=50, le=60_000)
     """Time for a search whose caller sets no deadline."""
     page_size: int = Field(default=10, ge=1, le=100)
     """Results per page unless the request says otherwise."""

@@ -44,7 +44,8 @@ class Switches:
         if generator not in self._generators:
             raise NotFoundError(
                 f"generator: there is no generator '{generator[:64]}'; configured:"
-                f" {', '.join(sorted(self._generators))}"
+                f" {', '.join(sorted(self._generators))}",
+                metadata={"field": "generator"},
             )
         for attempt in range(_ATTEMPTS):
             self.refresh()

@@ -72,8 +72,15 @@ class LexicalProjection:
         if self._sequence == 0:
             self._discard()
         self._engine = self._open_engine(self._folder / "index")
-        for made in self._engine.stored():
-            self._corpus.add(made)
+        try:
+            for made in self._engine.stored():
+                self._corpus.add(made)
+        except (ValueError, TypeError, LookupError) as error:
+            _logger.warning("the lexical index is of another form and is rebuilt: %r", error)
+            self.close()
+            self._corpus, self._sequence = Corpus(self._layout, self._stemmer), 0
+            self._discard()
+            self._engine = self._open_engine(self._folder / "index")
         self._corpus.reclaim()
         self._publish(self._engine)
         return self._sequence

@@ -15,7 +15,7 @@ from pathlib import Path
 from forage.log.checkpoint import CheckpointFile
 
 _CHUNK = 2**20
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _logger = logging.getLogger(__name__)
 
 

@@ -12,7 +12,7 @@ import grpc
 
 from forage import wire
 from forage.catalog.validation import check_item_id, validate_item
-from forage.errors import InvalidArgumentError, NotFoundError
+from forage.errors import InvalidArgumentError, NotFoundError, StorageError
 from forage.log import Event, Stream, Topic
 from forage.log.follower import Follower
 from forage.reporting import status_response
@@ -30,6 +30,8 @@ from forage.v1 import (
 Context = grpc.aio.ServicerContext[Any, Any]
 _MOST_ITEMS = 5_000
 _STATUS_TIMEOUT_S = 1.0
+_MOST_ECHOED = 200
+"""Characters of a bad item's own text in an error, which travels in a header of limited size."""
 
 
 class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
@@ -75,7 +77,9 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
             except InvalidArgumentError as error:
                 problem = error.message.partition(": ")[2].rpartition("; allowed: ")[0]
                 raise InvalidArgumentError(
-                    f"{field}.{error.field}", problem, allowed=error.allowed
+                    f"{field}.{error.field[:_MOST_ECHOED]}",
+                    problem[:_MOST_ECHOED],
+                    allowed=error.allowed,
                 ) from error
             _check_once(item.item_id, f"{field}.item_id", seen)
             record = item_pb2.CatalogRecord(upsert=message)
@@ -114,7 +118,10 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         self, request: pb.GetSchemaRequest, context: Context
     ) -> pb.GetSchemaResponse:
         """Return the schema file as it is."""
-        text = await self._runtime.in_thread(self._schema_file.read_text, "utf-8")
+        try:
+            text = await self._runtime.in_thread(self._schema_file.read_text, "utf-8")
+        except OSError as error:
+            raise StorageError(f"cannot read the schema file: {error}") from error
         return pb.GetSchemaResponse(yaml=text)
 
     async def GetIngestStatus(
@@ -125,8 +132,9 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
         others = await asyncio.gather(
             *(self._generator_status(name) for name in self._generators), self._ranker_status()
         )
-        own = status_response(
-            "orchestrator", self._follower, {n: count() for n, count in self._entries.items()}
+        entries = {name: count() for name, count in self._entries.items()}
+        own = await self._runtime.in_thread(
+            status_response, "orchestrator", self._follower, entries
         )
         return pb.GetIngestStatusResponse(
             catalog_head=await self._runtime.in_thread(log.head, Topic.CATALOG),

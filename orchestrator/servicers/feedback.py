@@ -47,6 +47,11 @@ class FeedbackServicer(pb_grpc.FeedbackServiceServicer):
             raise InvalidArgumentError(
                 "events", f"{len(request.events)} events", allowed=f"1 to {_MOST_EVENTS}"
             )
+        for index, event in enumerate(request.events):
+            _identify(event, f"events[{index}]")
+        # Projections join feedback to its decision, so the decision must be in the log first; and
+        # what it says there is what the events are checked against.
+        await self._recorder.durable({e.request_id for e in request.events})
         decisions = await self._decisions(request.events)
         for index, event in enumerate(request.events):
             _check(event, f"events[{index}]", decisions[event.request_id], now, self._settings)
@@ -55,8 +60,6 @@ class FeedbackServicer(pb_grpc.FeedbackServiceServicer):
         with tracer.start_as_current_span(Span.RECORD_FEEDBACK, links=links) as span:
             if len(decisions) == 1:
                 span.set_attribute(Attribute.REQUEST_ID, next(iter(decisions)))
-            # Projections join feedback to its decision, so the decision must be there first.
-            await self._recorder.durable(list(decisions))
             return await self._runtime.in_thread(self._append, request.events, now)
 
     async def _decisions(
@@ -64,7 +67,6 @@ class FeedbackServicer(pb_grpc.FeedbackServiceServicer):
     ) -> dict[str, decision_pb2.Decision]:
         found: dict[str, decision_pb2.Decision] = {}
         for index, event in enumerate(events):
-            _identify(event, f"events[{index}]")
             if event.request_id not in found:
                 decision = await self._recorder.find(event.request_id)
                 if decision is None:

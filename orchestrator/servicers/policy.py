@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from forage import wire
-from forage.errors import NotFoundError
+from forage.errors import FailedPreconditionError, NotFoundError
 from forage.services import Runtime
 from forage.v1 import decision_pb2
 from forage.v1 import policy_service_pb2 as pb
@@ -63,17 +63,19 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
         if versioned.fallback:
             response.fallback_reason = f"doing worse than {versioned.fallback}, which took over"
         for name, arm in arms.items():
-            labels = snapshot.hazard.labels[snapshot.generators.index(name)]
+            known = name in snapshot.generators
             response.arms.add(
                 generator=name,
                 enabled=name not in self._switches.disabled,
                 call_share=arm.calls / searches if searches else 0.0,
                 mean_fan_out=arm.fan_out / arm.calls if arm.calls else 0.0,
                 hit_share=arm.found / arm.engaged if arm.engaged else 0.0,
-                hit_probability=hit_rate[name],
-                posterior_width=width[name],
+                hit_probability=hit_rate.get(name, 0.0),
+                posterior_width=width.get(name, 0.0),
                 latency_ms=median(arm.latencies) * 1000 if arm.latencies else 0.0,
-                labels=int(labels.sum()),
+                labels=int(snapshot.hazard.labels[snapshot.generators.index(name)].sum())
+                if known
+                else 0,
             )
         return response
 
@@ -92,6 +94,10 @@ class PolicyServicer(pb_grpc.PolicyServiceServicer):
             decision = await self._decision(decision.root_request_id)
         plan = decision.plan
         versioned = await self._runtime.in_thread(self._snapshots.version, plan.snapshot_version)
+        if plan.policy not in versioned.policies:
+            raise FailedPreconditionError(
+                f"the policy '{plan.policy}' is no longer configured, and no snapshot holds it"
+            )
         again = replay(plan, decision.request_id, versioned)
         return pb.ReplayDecisionResponse(recorded=plan, replayed=again, identical=again == plan)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+from weakref import WeakValueDictionary
 
 import grpc
 from opentelemetry import trace
 
-from forage.errors import DeadlineExceededError
+from forage.errors import DeadlineExceededError, InvalidArgumentError, UnavailableError
 from forage.log import Topic
 from forage.log.follower import Follower
 from forage.retrieval import Deadline
@@ -19,6 +21,7 @@ from orchestrator.load import Load
 from orchestrator.pipeline import Pipeline
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_POLL_S = 0.01
 _SHORTEST_S = 0.03
 """A search with less time than this cannot be answered by anybody."""
 
@@ -40,6 +43,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
         self._follower = follower
         self._runtime = runtime
         self._deadline_s = deadline_s
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         """Answer a first page, a later page, or a repeated request."""
@@ -59,12 +63,30 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
     async def _respond(self, request: pb.SearchRequest, deadline: Deadline) -> pb.SearchResponse:
         if request.page_token:
             return await self._pipeline.page(request)
-        if request.request_id:
+        if not request.request_id:
+            return await self._decide(request, deadline)
+        # A client that retries early must not have one request id decided twice.
+        turn = self._turns.setdefault(request.request_id, asyncio.Lock())
+        async with turn:
             repeated = await self._pipeline.repeat(request)
-            if repeated is not None:
-                return repeated
+            return repeated or await self._decide(request, deadline)
+
+    async def _decide(self, request: pb.SearchRequest, deadline: Deadline) -> pb.SearchResponse:
         if request.min_catalog_sequence:
-            await self._runtime.in_thread(
-                self._follower.wait_for, Topic.CATALOG, request.min_catalog_sequence, deadline
-            )
+            await self._applied(request.min_catalog_sequence, deadline)
         return await self._pipeline.search(request, deadline)
+
+    async def _applied(self, sequence: int, deadline: Deadline) -> None:
+        """Wait for a write. It polls, since threads that wait would starve other searches."""
+        head = await self._runtime.in_thread(self._runtime.log.head, Topic.CATALOG)
+        if sequence > head:
+            raise InvalidArgumentError(
+                "min_catalog_sequence", f"{sequence} has not been written", allowed=f"0 to {head}"
+            )
+        while True:
+            try:
+                return self._follower.wait_for(Topic.CATALOG, sequence, Deadline.after(0))
+            except UnavailableError:
+                if deadline.remaining() < _SHORTEST_S:
+                    raise
+            await asyncio.sleep(_POLL_S)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -16,6 +18,7 @@ from forage.text import tokenize
 MAX_NAME_TOKENS = 8
 _MAX_POSTINGS = 400
 _ARTICLES = frozenset({"a", "an", "the"})
+_Counted = TypeVar("_Counted", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,11 @@ class Gazetteer:
         self._by_item: dict[str, tuple[str, ...]] = {}
         self._links: dict[str, Counter[str]] = defaultdict(Counter)
         self._linked: dict[str, tuple[tuple[str, str], ...]] = {}
-        self._value_counts: Counter[tuple[str, str]] = Counter()
+        self._counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self._years: dict[str, Counter[float]] = defaultdict(Counter)
+        self._valued: dict[str, tuple[tuple[str, str | float], ...]] = {}
         self._initials: dict[str, set[str]] = defaultdict(set)
         self._sorted: dict[str, list[str]] = {}
-        self._years: dict[str, tuple[float, float]] = {}
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -75,7 +79,7 @@ class Gazetteer:
             keys = []
             for title in item.texts(attribute):
                 meaning = Meaning(attribute, title, item.item_id, prior)
-                keys.extend(self._add(title, item.item_id, meaning))
+                keys.extend(self._add(item.item_id, meaning))
             self._by_item[item.item_id] = tuple(keys)
             references = tuple((a, v.item_id) for a, v in item.references())
             for link, target in references:
@@ -86,14 +90,14 @@ class Gazetteer:
     def delete(self, item_id: str) -> None:
         """Remove an item's names; unknown ids are ignored."""
         with self._lock:
-            for key in self._by_item.pop(item_id, ()):
-                meanings = self._names.get(key)
-                if meanings is not None:
-                    meanings.pop(item_id, None)
-                    if not meanings:
-                        self._forget(key)
+            self._discard(self._by_item.pop(item_id, ()), item_id)
             for link, target in self._linked.pop(item_id, ()):
-                self._links[target][link] -= 1
+                _subtract(self._links, target, link)
+            for attribute, value in self._valued.pop(item_id, ()):
+                if not isinstance(value, str):
+                    _subtract(self._years, attribute, value)
+                elif _subtract(self._counts, attribute, value):
+                    self._discard(_keys(value), _owner(attribute, value))
 
     def meanings(self, words: tuple[str, ...]) -> list[Meaning]:
         """Return what exactly these words name, most likely first."""
@@ -172,20 +176,15 @@ class Gazetteer:
     def years(self) -> dict[str, tuple[float, float]]:
         """Return, for each number attribute whose values look like years, the range seen."""
         with self._lock:
-            return dict(self._years)
+            return {a: (min(counts), max(counts)) for a, counts in self._years.items()}
 
     def _prior(self, item: Item) -> float:
         name = self._schema.popularity
         popularity = item.number(name) if name else None
         return min(1.0, max(0.02, popularity if popularity is not None else 0.1))
 
-    def _add(self, name: str, owner: str, meaning: Meaning) -> list[str]:
-        words = tokenize(name)[:MAX_NAME_TOKENS]
-        if not words:
-            return []
-        keys = [" ".join(words)]
-        if len(words) > 1 and words[0] in _ARTICLES:
-            keys.append(" ".join(words[1:]))
+    def _add(self, owner: str, meaning: Meaning) -> list[str]:
+        keys = _keys(meaning.value)
         for key in keys:
             self._names.setdefault(key, {})[owner] = meaning
             for word in key.split(" "):
@@ -196,17 +195,28 @@ class Gazetteer:
         return keys
 
     def _add_values(self, item: Item) -> None:
+        valued: list[tuple[str, str | float]] = []
         for attribute in self._keywords:
             for value in item.texts(attribute):
-                owner = f"{attribute}={value}"
-                if (attribute, value) not in self._value_counts:
-                    self._add(value, owner, Meaning(attribute, value, "", 0.5))
-                self._value_counts[attribute, value] += 1
+                if value not in self._counts[attribute]:
+                    self._add(_owner(attribute, value), Meaning(attribute, value, "", 0.5))
+                self._counts[attribute][value] += 1
+                valued.append((attribute, value))
         for attribute in self._schema.with_role(Role.NUMBER):
             number = item.number(attribute)
             if number is not None and number.is_integer() and 1000 <= number <= 2999:
-                low, high = self._years.get(attribute, (number, number))
-                self._years[attribute] = (min(low, number), max(high, number))
+                self._years[attribute][number] += 1
+                valued.append((attribute, number))
+        if valued:
+            self._valued[item.item_id] = tuple(valued)
+
+    def _discard(self, keys: Iterable[str], owner: str) -> None:
+        for key in keys:
+            meanings = self._names.get(key)
+            if meanings is not None:
+                meanings.pop(owner, None)
+                if not meanings:
+                    self._forget(key)
 
     def _forget(self, key: str) -> None:
         del self._names[key]
@@ -223,9 +233,7 @@ class Gazetteer:
         links = self._links.get(meaning.item_id)
         if not links:
             return meaning
-        attribute, count = min(links.items(), key=lambda link: (-link[1], link[0]))
-        if count <= 0:
-            return meaning
+        attribute, _ = min(links.items(), key=lambda link: (-link[1], link[0]))
         return Meaning(attribute, meaning.value, meaning.item_id, meaning.prior)
 
     def _bucket(self, first: str) -> list[str]:
@@ -233,3 +241,28 @@ class Gazetteer:
         if words is None:
             words = self._sorted[first] = sorted(self._initials.get(first, ()))
         return words
+
+
+def _keys(name: str) -> list[str]:
+    """Return the keys that a name is looked up by; none if it has no words."""
+    words = tokenize(name)[:MAX_NAME_TOKENS]
+    keys = [" ".join(words)] if words else []
+    if len(words) > 1 and words[0] in _ARTICLES:
+        keys.append(" ".join(words[1:]))
+    return keys
+
+
+def _owner(attribute: str, value: str) -> str:
+    """Return what stands in an item's place for a value that is no item."""
+    return f"{attribute}={value}"
+
+
+def _subtract(counts: dict[str, Counter[_Counted]], key: str, value: _Counted) -> bool:
+    """Count one less, keeping no zeros; return whether that was the last."""
+    counts[key][value] -= 1
+    last = not counts[key][value]
+    if last:
+        del counts[key][value]
+        if not counts[key]:
+            del counts[key]
+    return last

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from forage.catalog import Schema
+from forage.catalog import Role, Schema
+from forage.catalog.schema import Attribute
 from forage.retrieval import Filter, Interpretation, Query, QueryClass, Slot, UserContext
 from forage.text import tokenize
 from orchestrator.understanding.gazetteer import Gazetteer
 from orchestrator.understanding.readings import Reader, ReadingSettings
-from orchestrator.understanding.text import clean, language, plain_words
+from orchestrator.understanding.text import check_fields, clean, language, plain_words
 
 
 class UnderstandingSettings(ReadingSettings):
@@ -22,9 +23,9 @@ class UnderstandingSettings(ReadingSettings):
 
     interpretations: int = Field(default=5, ge=1, le=20)
     """How many readings of the whole query are kept."""
-    residual_factor: float = Field(default=0.35, gt=0, le=1)
+    residual_factor: float = Field(default=0.35, ge=0.01, le=1)
     """An interpretation is multiplied by this for every word it leaves unexplained."""
-    second_title_factor: float = Field(default=0.15, gt=0, le=1)
+    second_title_factor: float = Field(default=0.15, ge=0.01, le=1)
     """An interpretation is multiplied by this for every title after the first."""
 
 
@@ -40,6 +41,8 @@ class Understanding:
     ) -> None:
         self._schema = schema
         self._fields = frozenset(schema.attributes) | {"kind"}
+        self._searchable = ("kind", *(n for n, a in schema.attributes.items() if _searched(a)))
+        self._others = self._fields - set(self._searchable)
         self._gazetteer = gazetteer
         self._settings = settings
 
@@ -58,6 +61,7 @@ class Understanding:
     ) -> Query:
         """Return the understood query; raises `InvalidArgumentError` for text it cannot take."""
         cleaned = clean(text)
+        check_fields(cleaned, self._searchable, self._others)
         words = plain_words(cleaned, self._fields)
         tokens = tokenize(words)
         interpretations = self.interpret(tokens)
@@ -80,14 +84,17 @@ class Understanding:
         )
 
     def interpret(self, tokens: tuple[str, ...]) -> tuple[Interpretation, ...]:
-        """Return readings of the whole query, most likely first, confidences summing to 1."""
-        reader = Reader(self._gazetteer, self._settings, tokens[:_MOST_TOKENS])
-        readings = reader.readings()
+        """Return readings of the whole query, most likely first; confidences sum to below 1.
+
+        The words beyond the first 32 are not read, and count as unexplained in every reading.
+        """
+        read = tokens[:_MOST_TOKENS]
+        readings = Reader(self._gazetteer, self._settings, read).readings()
         settings = self._settings
-        beams: list[list[_Beam]] = [[] for _ in range(len(tokens) + 1)]
+        beams: list[list[_Beam]] = [[] for _ in range(len(read) + 1)]
         beams[0] = [(1.0, ())]
         width = settings.interpretations * 2
-        for start in range(len(tokens)):
+        for start in range(len(read)):
             here = sorted(beams[start], key=_rank)[:width]
             beams[start + 1].extend((score * settings.residual_factor, s) for score, s in here)
             for slot in readings.get(start, ()):
@@ -95,9 +102,9 @@ class Understanding:
                     (score * slot.confidence * self._repeated(slot, slots), (*slots, slot))
                     for score, slots in here
                 )
-        best = sorted(beams[len(tokens)], key=_rank)
+        best = sorted(beams[len(read)], key=_rank)
         kept = [(score, slots) for score, slots in best if slots][: settings.interpretations]
-        plain = settings.residual_factor ** len(tokens)
+        plain = settings.residual_factor ** len(read)
         total = plain + sum(score for score, _ in kept)
         return tuple(
             Interpretation(slots, _residual(tokens, slots), score / total) for score, slots in kept
@@ -124,6 +131,11 @@ class Understanding:
         if titles and len(best.slots) == 1:
             return QueryClass.NAVIGATIONAL
         return QueryClass.TOPICAL if titles else QueryClass.BROWSE
+
+
+def _searched(attribute: Attribute) -> bool:
+    """Whether the query language knows the attribute as a field."""
+    return attribute.numeric or bool(attribute.roles & {Role.TEXT, Role.KEYWORD})
 
 
 def _rank(beam: _Beam) -> tuple[float, int, tuple[str, ...]]:

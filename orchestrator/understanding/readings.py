@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import product
 
 from pydantic import Field
 
@@ -19,6 +18,10 @@ _SURE = 0.5
 _CORRECTED_WORDS = 4
 """Longer stretches are not corrected: the combinations would be too many."""
 _CORRECTIONS = 6
+_MOST_EDITS = 2
+"""In one stretch of words."""
+_MOST_CORRECTED = 12
+"""How many different words of one query are corrected: each look-up takes part of a millisecond."""
 
 
 class ReadingSettings(Settings):
@@ -35,7 +38,7 @@ class ReadingSettings(Settings):
 @dataclass(frozen=True, slots=True)
 class _Spelling:
     word: str
-    factor: float
+    edits: int
 
 
 class Reader:
@@ -104,24 +107,29 @@ class Reader:
         """Read misspelt names; a word that is in some name is corrected only beside others."""
         if len(words) > _CORRECTED_WORDS or (len(words) == 1 and self._known[words[0]]):
             return []
+        choices: list[tuple[tuple[str, ...], int]] = [((), 0)]
+        for word in words:
+            choices = [
+                ((*before, spelling.word), edits + spelling.edits)
+                for before, edits in choices
+                for spelling in self._spellings(word)
+                if edits + spelling.edits <= _MOST_EDITS
+            ]
         slots: list[Slot] = []
-        for choice in product(*(self._spellings(w) for w in words)):
-            corrected = tuple(s.word for s in choice)
-            if corrected != words:
-                factor = 1.0
-                for spelling in choice:
-                    factor *= spelling.factor
-                if factor >= self._settings.edit_factor**2:
-                    slots.extend(self._exact(corrected, start, end, factor))
+        for corrected, edits in choices:
+            if edits:
+                factor = self._settings.edit_factor**edits
+                slots.extend(self._exact(corrected, start, end, factor))
         return slots
 
     def _spellings(self, word: str) -> list[_Spelling]:
         found = self._corrections.get(word)
         if found is None:
-            corrections = self._gazetteer.corrections(word, _CORRECTIONS)
-            factor = self._settings.edit_factor
-            found = [_Spelling(c.word, factor**c.edits) for c in corrections]
-            self._corrections[word] = found = [_Spelling(word, 1.0), *found]
+            found = [_Spelling(word, 0)]
+            if len(self._corrections) < _MOST_CORRECTED:
+                corrections = self._gazetteer.corrections(word, _CORRECTIONS)
+                found.extend(_Spelling(c.word, c.edits) for c in corrections)
+                self._corrections[word] = found
         return found
 
     def _partial(self, words: tuple[str, ...], start: int, end: int) -> list[Slot]:
@@ -143,7 +151,7 @@ class Reader:
             return []
         at = unknown[0]
         attempts = [
-            ((*words[:at], s.word, *words[at + 1 :]), s.factor)
+            ((*words[:at], s.word, *words[at + 1 :]), self._settings.edit_factor**s.edits)
             for s in self._spellings(words[at])[1:4]
         ]
         if last and at == len(words) - 1:
@@ -154,11 +162,13 @@ class Reader:
         return attempts
 
     def _years(self, word: str, start: int, end: int) -> list[Slot]:
+        decade = _DECADE.match(word)
+        if not decade and not _YEAR.match(word):
+            return []
         slots = []
         for attribute, (low, high) in self._gazetteer.years().items():
-            if _YEAR.match(word) and low <= int(word) <= high:
+            if not decade and low <= int(word) <= high:
                 slots.append(Slot(attribute, word, 0.9, "", start, end))
-            decade = _DECADE.match(word)
             if decade:
                 first = int(decade[1]) * 10 if decade[1] else 1900 + int(decade[2]) * 10
                 if low <= first + 9 and first <= high:

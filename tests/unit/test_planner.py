@@ -1,0 +1,265 @@
+"""The planner: which policy plans, within which limits, and that a plan can be decided again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forage.errors import InvalidArgumentError
+from forage.v1 import plan_pb2
+from orchestrator import planner
+from orchestrator.bandit import Learner, Safeguard, Snapshot
+from orchestrator.learning import bandit_settings
+from orchestrator.planner import Planner, Versioned, replay, to_message
+from orchestrator.settings import POLICIES, OrchestratorSettings
+from tests.unit.orchestrator_decisions import NAMES, configured, phi, prior
+
+SETTINGS = configured(plan={"uniform_share": 0.1, "full_share": 0.05, "propensity_draws": 64})
+PRIOR = prior(SETTINGS)
+PLANNER = Planner(SETTINGS)
+
+
+def fallen_back(settings: OrchestratorSettings) -> Versioned:
+    """Return a snapshot whose safeguard has set the learned policies aside for preset 1."""
+    learner = Learner(bandit_settings(settings))
+    for step in range(2_000):
+        time = 1.0 + step
+        learner.safeguard.observe("learned", 0.0 + 0.01 * (step % 2), time=time)
+        learner.safeguard.observe("preset0", 0.2 + 0.01 * (step % 2), time=time)
+        learner.safeguard.observe("preset1", 0.6 + 0.01 * (step % 2), time=time)
+    return Versioned.of(3, learner.snapshot())
+
+
+def test_the_same_request_is_planned_the_same_and_others_differ():
+    one = PLANNER.plan(phi(), {}, PRIOR, request_id="a")
+    again = PLANNER.plan(phi(), {}, PRIOR, request_id="a")
+    plans = {
+        PLANNER.plan(phi(), {}, PRIOR, request_id=str(n), override="thompson").choice.action
+        for n in range(50)
+    }
+
+    assert to_message(one, 1) == to_message(again, 1)
+    assert len(plans) > 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_named_policy_is_an_override_with_its_own_propensity(policy):
+    planned = PLANNER.plan(phi(), {}, PRIOR, request_id="a", override=policy)
+    propensity = PLANNER.propensity(planned, "a", 32)
+
+    assert planned.policy == policy
+    assert planned.source == plan_pb2.PLAN_SOURCE_OVERRIDE
+    assert planned.traffic is None
+    assert 0 < propensity.value <= 1
+    if policy in ("static", "full"):
+        assert propensity.value == 1
+
+
+@pytest.mark.parametrize("name", ["best", "preset0", "Thompson", " "])
+def test_an_unknown_policy_is_refused_with_those_there_are(name):
+    with pytest.raises(InvalidArgumentError) as refused:
+        PLANNER.plan(phi(), {}, PRIOR, request_id="a", override=name)
+
+    assert refused.value.field == "policy"
+    assert refused.value.allowed == ", ".join(POLICIES)
+
+
+def test_the_traffic_is_split_as_configured():
+    sources = Counter(
+        PLANNER.plan(phi(), {}, PRIOR, request_id=str(n)).source for n in range(2_000)
+    )
+
+    assert sources[plan_pb2.PLAN_SOURCE_UNIFORM] / 2_000 == pytest.approx(0.1, abs=0.03)
+    assert sources[plan_pb2.PLAN_SOURCE_FULL] / 2_000 == pytest.approx(0.05, abs=0.02)
+    assert sources[plan_pb2.PLAN_SOURCE_POLICY] / 2_000 == pytest.approx(0.85, abs=0.03)
+
+
+def test_the_uniform_slice_draws_every_preset():
+    plans = Counter(
+        tuple(PLANNER.plan(phi(), {}, PRIOR, request_id=str(n), override="uniform").choice.action)
+        for n in range(400)
+    )
+
+    presets = [tuple(SETTINGS.plan.fan_outs.index(p.get(n, 0)) for n in NAMES)
+               for p in SETTINGS.plan.presets]  # fmt: skip
+    assert set(plans) == set(presets)
+    assert min(plans.values()) > 140
+
+
+def test_the_full_pull_has_a_budget_of_its_own():
+    tight = configured(plan={"budget": 3})
+    found = Planner(tight).plan(phi(), {}, prior(tight), request_id="a", override="full")
+    learned = Planner(tight).plan(phi(), {}, prior(tight), request_id="a", override="thompson")
+
+    assert set(found.choice.fan_outs.values()) == {100}
+    assert found.context.budget == found.choice.cost > 3
+    assert learned.choice.cost <= learned.context.budget == 3
+
+
+def test_load_narrows_the_budget_of_the_learned_plan_only():
+    half = {"budget_share": 0.5}
+    learned = PLANNER.plan(phi(), {}, PRIOR, request_id="a", override="thompson", **half)
+    full = PLANNER.plan(phi(), {}, PRIOR, request_id="a", override="full", **half)
+
+    assert learned.context.budget == SETTINGS.plan.budget // 2
+    assert learned.choice.cost <= learned.context.budget
+    assert set(full.choice.fan_outs.values()) == {100}
+    assert learned.budget_share == 0.5
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_masked_generator_is_not_called_and_the_reason_is_logged(policy, name):
+    masked = {name: "BREAKER_OPEN"}
+    planned = PLANNER.plan(phi(), masked, PRIOR, request_id="a", override=policy)
+    message = to_message(planned, 1)
+
+    (call,) = [c for c in message.calls if c.generator == name]
+    assert (call.fan_out, call.infeasible_reason) == (0, "BREAKER_OPEN")
+    assert list(call.feasible) == [True, False, False, False, False]
+    assert not any(c.infeasible_reason for c in message.calls if c.generator != name)
+    assert any(c.fan_out for c in message.calls)
+
+
+def test_if_everybody_is_masked_nobody_is_called():
+    masked = dict.fromkeys(NAMES, "DISABLED")
+    for policy in POLICIES:
+        planned = PLANNER.plan(phi(), masked, PRIOR, request_id="a", override=policy)
+        assert not any(planned.choice.fan_outs.values())
+        assert PLANNER.propensity(planned, "a", 16).value > 0
+
+
+def test_a_policy_that_falls_behind_is_replaced_by_the_best_preset_but_for_probes():
+    versioned = fallen_back(SETTINGS)
+    planned = [PLANNER.plan(phi(), {}, versioned, request_id=str(n)) for n in range(1_500)]
+    sources = Counter(p.source for p in planned)
+
+    assert versioned.fallback == "preset1"
+    assert sources[plan_pb2.PLAN_SOURCE_FALLBACK] > 1_000
+    assert sources[plan_pb2.PLAN_SOURCE_POLICY] > 0
+    replaced = next(p for p in planned if p.source == plan_pb2.PLAN_SOURCE_FALLBACK)
+    assert replaced.policy == "preset1"
+    assert replaced.choice.fan_outs == {"lexical": 50, "semantic": 0, "memory": 0}
+    assert PLANNER.propensity(replaced, "1", 32).value > 0.7
+
+
+@given(
+    st.integers(0, 1_000),
+    st.sampled_from(["thompson", "epsilon_greedy", "lints", "static"]),
+    st.sets(st.sampled_from(NAMES), max_size=2),
+    st.sampled_from([1.0, 0.7, 0.4]),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_propensities_are_probabilities(seed, policy, masked, share, back):
+    config = configured(plan={"traffic": {policy: 1.0}, "uniform_share": 0.1, "full_share": 0.1})
+    versioned = FALLEN if back else prior(config)
+    planned = Planner(config).plan(
+        phi(seed),
+        dict.fromkeys(masked, "DISABLED"),
+        versioned,
+        request_id=str(seed),
+        budget_share=share,
+    )
+    found = Planner(config).propensity(planned, str(seed), 32)
+
+    assert 0 < found.value <= 1
+    assert found.marginals.shape == (len(NAMES), 5)
+    assert found.marginals.sum(axis=1) == pytest.approx(np.ones(3))
+    for g, name in enumerate(NAMES):
+        if name in masked:
+            assert found.marginals[g, 0] == pytest.approx(1)
+
+
+FALLEN = fallen_back(SETTINGS)
+
+
+def test_a_propensity_is_how_often_the_plan_is_chosen():
+    planned = PLANNER.plan(phi(), {}, PRIOR, request_id="a", override="")
+    estimated = PLANNER.propensity(planned, "a", 2_000).value
+    rounds = 2_000
+    same = sum(
+        PLANNER.plan(phi(), {}, PRIOR, request_id=str(n)).choice.action == planned.choice.action
+        for n in range(rounds)
+    )
+
+    assert estimated == pytest.approx(same / rounds, abs=0.04)
+
+
+@given(
+    st.integers(0, 1_000),
+    st.sampled_from(POLICIES),
+    st.sets(st.sampled_from(NAMES), max_size=3),
+    st.sampled_from([1.0, 0.4]),
+)
+@settings(max_examples=80, deadline=None)
+def test_a_plan_is_decided_again_from_its_record_and_its_snapshot_alone(
+    seed, policy, masked, share
+):
+    planned = PLANNER.plan(
+        phi(seed),
+        dict.fromkeys(masked, "NO_TIME"),
+        PRIOR,
+        request_id=str(seed),
+        budget_share=share,
+        override=policy,
+    )
+    stored = to_message(planned, SETTINGS.plan.seed).SerializeToString()
+    snapshot = Snapshot.from_bytes(PRIOR.snapshot.to_bytes())
+
+    recorded = plan_pb2.Plan.FromString(stored)
+    again = replay(recorded, str(seed), Versioned.of(1, snapshot))
+
+    assert again == recorded
+
+
+def test_a_fallback_is_decided_again_too():
+    for n in range(30):
+        planned = PLANNER.plan(phi(), {}, FALLEN, request_id=str(n))
+        recorded = to_message(planned, SETTINGS.plan.seed)
+        snapshot = Snapshot.from_bytes(FALLEN.snapshot.to_bytes())
+        assert replay(recorded, str(n), Versioned.of(3, snapshot)) == recorded
+
+
+def test_another_seed_request_or_snapshot_decides_otherwise():
+    recorded = to_message(
+        PLANNER.plan(phi(), {}, PRIOR, request_id="a", override="thompson"), SETTINGS.plan.seed
+    )
+    reseeded = plan_pb2.Plan()
+    reseeded.CopyFrom(recorded)
+    reseeded.seed += 1
+    learner = Learner(replace(bandit_settings(SETTINGS), hit_rates=dict.fromkeys(NAMES, 0.9)))
+
+    assert replay(recorded, "b", PRIOR) != recorded
+    assert replay(reseeded, "a", PRIOR) != reseeded
+    assert replay(recorded, "a", Versioned.of(1, learner.snapshot())) != recorded
+
+
+def test_the_parameters_of_a_snapshot_are_those_it_was_learned_with():
+    changed = configured(plan={"price": 0.5, "exploration": 0.0, "static": {"lexical": 100}})
+    recorded = {
+        p: to_message(
+            PLANNER.plan(phi(), {}, PRIOR, request_id="a", override=p), SETTINGS.plan.seed
+        )
+        for p in POLICIES
+    }
+
+    assert planner.parameters(changed.plan) != PRIOR.snapshot.params
+    for policy, plan in recorded.items():
+        assert replay(plan, "a", PRIOR) == plan, policy
+        later = Planner(changed).plan(phi(), {}, PRIOR, request_id="a", override=policy)
+        assert later.choice.action == tuple(
+            SETTINGS.plan.fan_outs.index(c.fan_out) for c in plan.calls
+        )
+
+
+def test_a_verdict_travels_in_the_snapshot():
+    state = Safeguard.from_state(FALLEN.snapshot.safeguard)
+
+    assert state.verdict().fallen_back
+    assert state.verdict().best_preset == "preset1"

@@ -1,0 +1,381 @@
+"""Query understanding: several weighted readings of what was typed, whatever was typed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forage.catalog import Item, Schema
+from forage.catalog.item import Value
+from forage.errors import InvalidArgumentError
+from forage.retrieval import Filter, Interpretation, Query, QueryClass
+from forage.testing import catalog
+from forage.text import tokenize
+from orchestrator.understanding import Gazetteer, Understanding, UnderstandingSettings
+
+SONGS = Schema.model_validate(
+    {
+        "name": "songs",
+        "kinds": ["song", "artist", "playlist"],
+        "attributes": {
+            "title": {"roles": ["text"]},
+            "artist": {"roles": ["text", "keyword", "entity"], "kind": "artist"},
+            "genre": {"roles": ["keyword"]},
+            "year": {"roles": ["number"]},
+            "popularity": {"roles": ["popularity"]},
+        },
+    }
+)
+
+
+def song(item_id: str, title: str, artist: str, genre: str, year: float, popularity: float) -> Item:
+    attributes = {
+        "title": (Value(title),),
+        "artist": (Value(artist.title(), 1.0, f"artist:{artist}"),),
+        "genre": (Value(genre),),
+        "year": (Value(year),),
+        "popularity": (Value(popularity),),
+    }
+    return Item(item_id, "song", attributes)
+
+
+def artist(name: str, popularity: float) -> Item:
+    attributes = {"title": (Value(name.title()),), "popularity": (Value(popularity),)}
+    return Item(f"artist:{name}", "artist", attributes)
+
+
+MUSIC = (
+    artist("taylor swift", 0.95),
+    artist("taylor dayne", 0.2),
+    artist("courtney love", 0.3),
+    artist("adele", 0.9),
+    song("song:love-story", "Love Story", "taylor swift", "Country", 2008.0, 0.9),
+    song("song:love", "Love", "courtney love", "Rock", 1994.0, 0.4),
+    song("song:hello", "Hello", "adele", "Soul", 2015.0, 0.9),
+    song("song:tailor", "The Tailor", "taylor dayne", "Love", 1988.0, 0.1),
+    Item("playlist:love", "playlist", {"title": (Value("Love"),), "popularity": (Value(0.6),)}),
+)
+
+
+def reader(items=MUSIC, schema=SONGS) -> Understanding:
+    gazetteer = Gazetteer(schema)
+    for item in items:
+        gazetteer.upsert(item)
+    return Understanding(schema, gazetteer, UnderstandingSettings())
+
+
+MUSICAL = reader()
+FILMS = reader(catalog.items(), catalog.SCHEMA)
+
+
+def understood(text: str, by: Understanding = MUSICAL, **fields) -> Query:
+    return by.understand(text, time=0.0, request_id="r", seed=1, **fields)
+
+
+def slots(reading: Interpretation) -> set[tuple[str, str]]:
+    return {(slot.attribute, slot.value) for slot in reading.slots}
+
+
+def test_a_misspelt_artist_beside_a_title_word_keeps_several_readings_apart():
+    readings = understood("tayler love").interpretations
+
+    found = [slots(r) for r in readings]
+    assert any(("artist", "Taylor Swift") in f and ("title", "Love") in f for f in found)
+    assert any(("artist", "Taylor Swift") in f and ("genre", "Love") in f for f in found)
+    assert len({r.slots for r in readings}) == len(readings)
+    assert readings[0].confidence < 0.7
+
+
+def test_a_plain_word_keeps_title_genre_and_playlist_readings_apart():
+    readings = understood("love").interpretations
+
+    named = {(s.attribute, s.value, s.item_id) for r in readings for s in r.slots}
+    assert {("title", "Love", "song:love"), ("title", "Love", "playlist:love")} <= named
+    assert ("genre", "Love", "") in named
+    by_item = {s.item_id: r.confidence for r in readings for s in r.slots}
+    assert by_item["playlist:love"] > by_item["song:love"]
+
+
+def test_a_full_title_is_read_as_itself_first():
+    query = understood("Love Story")
+
+    assert query.query_class is QueryClass.NAVIGATIONAL
+    assert query.interpretations[0].slots[0].item_id == "song:love-story"
+    assert query.interpretations[0].residual == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "item_id"),
+    [
+        ("mara elwood", "person:mara-ellwood"),
+        ("maar ellwood", "person:mara-ellwood"),
+        ("ellwood", "person:mara-ellwood"),
+        ("achterberg", "person:tobin-achterberg"),
+        ("quilfeather", "person:ines-quillfeather"),
+        ("the last cartog", "film:the-last-cartographer"),
+        ("last cartographer", "film:the-last-cartographer"),
+        ("cafe nocturne", "film:café-nocturne"),
+        ("winters arithmetic", "film:winters-arithmetic"),
+        ("amelie roux", "person:amélie-roux"),
+        ("東京の灯", "film:東京の灯"),
+        ("orbit return", "film:orbit-the-return"),
+        ("scince fiction", "genre:science-fiction"),
+    ],
+)
+def test_imperfect_names_are_recognised(text, item_id):
+    readings = understood(text, FILMS).interpretations
+
+    assert item_id in {slot.item_id for slot in readings[0].slots}
+
+
+def test_the_nearer_the_spelling_the_surer_the_reading():
+    def best(text: str) -> float:
+        query = understood(text, FILMS)
+        return max(
+            s.confidence
+            for r in query.interpretations
+            for s in r.slots
+            if s.item_id == "person:mara-ellwood"
+        )
+
+    assert best("mara ellwood") > best("mara elwood") > best("maar elwood")
+
+
+def test_a_person_is_read_as_what_the_catalogue_links_them_by():
+    (reading, *_) = understood("ines quillfeather", FILMS).interpretations
+
+    assert slots(reading) == {("director", "Ines Quillfeather")}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1994", "1994"), ("1990s", "1990..1999"), ("90s", "1990..1999"), ("drama 1994", "1994")],
+)
+def test_years_and_decades_are_read_as_numbers(text, value):
+    found = {s for r in understood(text, FILMS).interpretations for s in r.slots}
+
+    assert ("year", value) in {(s.attribute, s.value) for s in found}
+
+
+@pytest.mark.parametrize("text", ["1850", "2999", "1850s", "12345", "0s"])
+def test_years_that_no_item_has_are_words(text):
+    found = {s.attribute for r in understood(text, FILMS).interpretations for s in r.slots}
+
+    assert "year" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("cast:hanks year:>2000 robots", ("robots",)),
+        ('title:"the lantern keeper" moon', ("moon",)),
+        ("year:[1990 TO 1999] moon", ("moon",)),
+        ("kind:film", ()),
+        ("love -remix", ("love",)),
+        ('love NOT "tin city"', ("love",)),
+        ("love AND (tin OR city)", ("love", "tin", "city")),
+        ("Alien: Covenant", ("alien", "covenant")),
+        ("sci-fi", ("sci", "fi")),
+        ("DON'T", ("dont",)),
+        ("Amélie ＡＢＣ", ("amelie", "abc")),
+        ("", ()),
+        ("!?…", ()),
+    ],
+)
+def test_only_what_is_asked_for_in_words_is_read(text, tokens):
+    query = understood(text, FILMS)
+
+    assert query.tokens == tokens
+    assert query.normalized == " ".join(tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "expected"),
+    [
+        ("", {}, QueryClass.EMPTY),
+        ("", {"filters": (Filter("kind", ("film",)),)}, QueryClass.BROWSE),
+        ("", {"like_item_ids": ("a",)}, QueryClass.BROWSE),
+        ("year:>2000", {}, QueryClass.BROWSE),
+        ("mara ellwood", {}, QueryClass.BROWSE),
+        ("the lantern keeper", {}, QueryClass.NAVIGATIONAL),
+        ("people who talk to silent planets", {}, QueryClass.TOPICAL),
+    ],
+)
+def test_queries_are_classed_by_the_need_they_express(text, fields, expected):
+    assert understood(text, FILMS, **fields).query_class is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "locale", "expected"),
+    [
+        ("love", "", "en"),
+        ("amour", "fr-FR", "fr"),
+        ("любовь", "en-GB", "ru"),
+        ("東京の灯", "", "ja"),
+        ("東京", "", "zh"),
+        ("사랑", "", "ko"),
+        ("حب", "", "ar"),
+        ("אהבה", "", "he"),
+        ("love", "haw-US", "en"),
+        ("😀", "de", "de"),
+    ],
+)
+def test_the_script_tells_the_language_and_else_the_locale(text, locale, expected):
+    assert understood(text, locale=locale).language == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["a\0b", "\x1b[2J", "a\u0085", "\ud800", "x" * 4_097, "語" * 1_366]
+)
+def test_text_that_cannot_be_taken_is_refused(text):
+    with pytest.raises(InvalidArgumentError) as refused:
+        understood(text)
+
+    assert refused.value.field == "text"
+
+
+def test_line_breaks_are_spaces_and_text_is_composed():
+    query = understood("\tlove\r\nstory \n")
+
+    assert query.text == "love story"
+    assert understood("cafe\u0301").text == "café"
+
+
+@pytest.mark.parametrize("words", [33, 700, 1_000])
+def test_a_query_of_very_many_words_is_read_by_its_beginning(words):
+    query = understood("love story " + "zzz " * words)
+
+    assert len(query.tokens) == words + 2
+    assert query.interpretations
+    assert query.interpretations[0].residual.split().count("zzz") >= words
+    assert sum(r.confidence for r in query.interpretations) <= 1
+
+
+def test_an_item_that_is_deleted_is_no_longer_read():
+    gazetteer = Gazetteer(SONGS)
+    by = Understanding(SONGS, gazetteer, UnderstandingSettings())
+    for item in MUSIC:
+        gazetteer.upsert(item)
+    before = understood("hello", by)
+    gazetteer.delete("song:hello")
+    gazetteer.delete("song:hello")
+    gazetteer.delete("song:never-was")
+
+    assert before.interpretations[0].slots[0].item_id == "song:hello"
+    assert not understood("hello", by).interpretations
+
+
+def test_a_renamed_item_is_read_by_its_new_name_only():
+    gazetteer = Gazetteer(SONGS)
+    by = Understanding(SONGS, gazetteer, UnderstandingSettings())
+    gazetteer.upsert(artist("prince", 0.9))
+    gazetteer.upsert(
+        Item("artist:prince", "artist", {"title": (Value("Symbol"),), "popularity": (Value(0.9),)})
+    )
+
+    assert not understood("prince", by).interpretations
+    assert understood("symbol", by).interpretations[0].slots[0].item_id == "artist:prince"
+
+
+QUERIES = ("love", "tayler love", "country", "1994", "1980s", "adele hello", "the tailor", "soul")
+
+
+@given(st.permutations(range(len(MUSIC))), st.sets(st.integers(0, len(MUSIC) - 1)), st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_gazetteer_is_what_its_items_make_it_whatever_came_before(order, removed, data):
+    rebuilt, lived = Gazetteer(SONGS), Gazetteer(SONGS)
+    kept = [item for i, item in enumerate(MUSIC) if i not in removed]
+    for item in kept:
+        rebuilt.upsert(item)
+    for i in order:
+        if data.draw(st.booleans()):
+            lived.upsert(replace(MUSIC[i], attributes=dict(MUSIC[i - 1].attributes)))
+        lived.upsert(MUSIC[i])
+    for i in removed:
+        lived.delete(MUSIC[i].item_id)
+
+    assert len(lived) == len(rebuilt)
+    assert lived.years() == rebuilt.years()
+    for text in QUERIES:
+        one, other = (
+            Understanding(SONGS, g, UnderstandingSettings()).interpret(tokenize(text))
+            for g in (lived, rebuilt)
+        )
+        assert one == other
+
+
+WORDS = st.sampled_from(
+    [w for item in (*MUSIC, *catalog.items()) for t in item.texts("title") for w in t.split()]
+    + ["tayler", "lov", "the", "90s", "1994", "xyzzy", "東京", "😀", "-x", "year:>2000", "a"]
+)
+
+
+@given(st.lists(WORDS, max_size=9).map(" ".join))
+@settings(max_examples=120, deadline=None)
+def test_readings_are_weighted_consistent_and_the_same_every_time(text):
+    query = understood(text, FILMS)
+
+    assert understood(text, FILMS) == query
+    readings = query.interpretations
+    assert len(readings) <= UnderstandingSettings().interpretations
+    assert sum(r.confidence for r in readings) <= 1 + 1e-9
+    assert [r.confidence for r in readings] == sorted(
+        (r.confidence for r in readings), reverse=True
+    )
+    for reading in readings:
+        assert 0 < reading.confidence <= 1
+        assert reading.slots
+        covered = [i for s in reading.slots for i in range(s.start, s.end)]
+        assert len(covered) == len(set(covered))
+        assert all(0 <= i < len(query.tokens) for i in covered)
+        assert all(0 < s.confidence <= 1 for s in reading.slots)
+        rest = [t for i, t in enumerate(query.tokens) if i not in covered]
+        assert reading.residual == " ".join(rest)
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=150, deadline=None)
+def test_any_text_is_understood_or_refused(text):
+    field = ""
+    try:
+        query = understood(text, FILMS)
+    except InvalidArgumentError as refused:
+        field = refused.field
+    assert field == "text" or query.normalized == " ".join(query.tokens)
+
+
+def test_many_misspelt_words_take_no_longer_than_a_few_corrections():
+    rng = random.Random(4)
+    middles, ends = ("ara", "onu", "eli"), ("tor", "vin", "dex", "mun")
+    names = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in middles for c in ends]
+    items = [artist(name, rng.random()) for name in names]
+    counted = CountingGazetteer(SONGS)
+    for item in items:
+        counted.upsert(item)
+    by = Understanding(SONGS, counted, UnderstandingSettings())
+
+    understood(" ".join(name[:-2] + name[-1] + name[-2] for name in names), by)
+
+    assert counted.corrected <= 12
+    assert counted.looked_up < 10_000
+
+
+class CountingGazetteer(Gazetteer):
+    """Counts what it is asked."""
+
+    def __init__(self, schema):
+        super().__init__(schema)
+        self.corrected = 0
+        self.looked_up = 0
+
+    def corrections(self, word, limit):
+        self.corrected += 1
+        return super().corrections(word, limit)
+
+    def meanings(self, words):
+        self.looked_up += 1
+        return super().meanings(words)
