@@ -141,8 +141,6 @@ class OnnxEncoder:
                     vectors[[start + i for i in batch]] = rows
                 if progress is not None:
                     progress(start + len(chunk), len(texts))
-        if len(texts) >= _CHUNK:
-            _return_memory()
         return vectors
 
     def _run(self, encodings: Sequence[Encoding]) -> Vectors:
@@ -269,14 +267,10 @@ def _session(
     except Exception as error:  # onnxruntime's exceptions share no public base class
         name = "the built-in model" if isinstance(model, bytes) else model
         raise StartupError(f"encoder: {name} cannot be loaded: {error}") from error
-    _return_memory()
-    return session
-
-
-def _return_memory() -> None:
-    """Return to the system what loading or a long encode freed; glibc keeps 40 to 60 MB of it."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        # Graph optimisation leaves some 60 MB freed but not returned to the system by glibc.
         trim(0)
+    return session
 
 
 def _tokenizer(path: Path) -> Tokenizer:

@@ -31,6 +31,7 @@ from forage.telemetry import Telemetry
 
 _logger = logging.getLogger(__name__)
 _READY_POLL_S = 0.05
+_MOST_TEXT = 1_000
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 _Unary = Callable[[RequestT, grpc.aio.ServicerContext[RequestT, ResponseT]], Awaitable[ResponseT]]
@@ -205,11 +206,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 
 def to_status(error: ForageError) -> status_pb2.Status:
-    """Return the `google.rpc.Status` of an error: code, message, and one `ErrorInfo`."""
-    info = error_details_pb2.ErrorInfo(
-        reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
-    )
+    """Return the `google.rpc.Status` of an error: code, message, and one `ErrorInfo`.
+
+    Texts are cut at 1,000 characters: a status travels in trailers, which have a size limit.
+    """
+    metadata = {key: value[:_MOST_TEXT] for key, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=metadata)
     detail = AnyMessage()
     detail.Pack(info)
     number: int = error.code.value[0]
-    return status_pb2.Status(code=number, message=error.message, details=[detail])
+    return status_pb2.Status(code=number, message=error.message[:_MOST_TEXT], details=[detail])

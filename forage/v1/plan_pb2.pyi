@@ -108,7 +108,7 @@ class Plan(_message.Message):
     FEATURE_VERSION_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
-    """The name of the policy that chose, such as `thompson`, `static` or `call_everything`."""
+    """The name of the policy that chose, such as `thompson`, `static` or `full`."""
     source: Global___PlanSource.ValueType
     """Why that policy decided."""
     snapshot_version: _builtins.int
@@ -277,7 +277,7 @@ class Degradation(_message.Message):
     """What was missing: a generator's name, `ranker`, `decision` or `answer`."""
     reason: _builtins.str
     """Why, as one of a small set of words: `TIMED_OUT`, `FAILED`, `BREAKER_OPEN`, `DISABLED`,
-    `NOT_RECORDED`, `BUDGET_NARROWED`.
+    `NO_TIME`, `NOT_RECORDED`, `BUDGET_NARROWED`.
     """
     detail: _builtins.str
     """For a person."""

@@ -66,7 +66,7 @@ class SearchRequest(_message.Message):
     """Wait, within the deadline, until every generator reflects this catalogue sequence. 0: do not."""
     policy: _builtins.str
     """Names a configured policy to use in place of the traffic split's choice, such as
-    `call_everything`; logged as an override. Empty: the traffic split decides.
+    `full`; logged as an override. Empty: the traffic split decides.
     """
     request_id: _builtins.str
     """Makes the search repeatable by a client that retries: a request id already decided is
