@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
+import os
 import sys
 import threading
 from collections import OrderedDict
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+# ONNX Runtime reports its use to its makers unless it is told not to before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime
 from tokenizers import Encoding, Tokenizer
 

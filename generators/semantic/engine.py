@@ -57,7 +57,12 @@ class EmbeddedMilvus:
             address = f"unix:{socket_path}"
             self._child = subprocess.Popen(
                 [library / "milvus", self._file, address, "ERROR", self._lock_path],
-                env={**os.environ, "LD_LIBRARY_PATH": str(library)},
+                # Milvus Lite needs a home that it can write to, wherever ours is.
+                env={
+                    **os.environ,
+                    "LD_LIBRARY_PATH": str(library),
+                    "HOME": self._sockets.name,
+                },
                 cwd=self._file.parent,
                 start_new_session=True,
             )

@@ -143,7 +143,7 @@ def test_the_embedded_text_leads_with_the_title_and_leaves_predictions_out() -> 
             "genre": (Value("Drama", 0.2), Value("War", 0.9), Value("Sport", 0.8, predicted=True)),
             "title": (Value("Big"),),
             "language": (Value("English"),),
-            "cast": tuple(Value(n) for n in "ABCDEF"),
+            "director": tuple(Value(n) for n in "ABCDEF"),
         },
     )
 
