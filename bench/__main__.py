@@ -112,6 +112,14 @@ def _record(mesh: Mesh, text: str) -> dict[str, Any]:
     }
 
 
+def _proportional_mb(process: Path) -> float:
+    """Return the process's resident memory, pages shared by several processes counted in parts."""
+    for line in (process / "smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
 def _memory(mesh: Mesh) -> dict[str, float]:
     """Return resident megabytes by service, child processes included."""
     parents = {s.pid: s.name for s in mesh.states()}
@@ -123,8 +131,8 @@ def _memory(mesh: Mesh) -> dict[str, float]:
             continue
         pid, parent = int(fields["Pid"]), int(fields["PPid"])
         name = parents.get(pid) or parents.get(parent)
-        if name and "VmRSS" in fields:
-            found[name] += int(fields["VmRSS"].split()[0]) / 1024
+        if name:
+            found[name] += _proportional_mb(status.parent)
     return found
 
 

@@ -45,25 +45,42 @@ def seconds(stamp: Timestamp) -> float:
     return stamp.seconds + stamp.nanos / 1e9
 
 
+_KNOWN_ENTRIES: dict[tuple[Value, bool], item_pb2.AttributeValue] = {}
+
+
 def item_to_proto(item: Item, schema: Schema) -> item_pb2.Item:
     """Convert an item; the schema tells times from numbers."""
     message = item_pb2.Item(item_id=item.item_id, kind=item.kind)
-    times = set(schema.with_role(Role.TIME))
+    times = schema.with_role(Role.TIME)
     for name, values in item.attributes.items():
-        target = message.attributes[name].values
-        for value in values:
-            entry = target.add(
-                weight=0.0 if value.weight == 1.0 else value.weight,
-                item_id=value.item_id,
-                predicted=value.predicted,
-            )
-            if isinstance(value.value, str):
-                entry.text = value.value
-            elif name in times:
-                entry.time.CopyFrom(timestamp(value.value))
-            else:
-                entry.number = value.value
+        timed = name in times
+        message.attributes[name].values.extend([_entry(value, timed) for value in values])
     return message
+
+
+def _entry(value: Value, timed: bool) -> item_pb2.AttributeValue:
+    # As in `_value`: the same few values recur in the answers of a catalogue.
+    known = _KNOWN_ENTRIES.get((value, timed))
+    if known is None:
+        if len(_KNOWN_ENTRIES) >= _MOST_KNOWN_VALUES:
+            _KNOWN_ENTRIES.clear()
+        known = _KNOWN_ENTRIES[value, timed] = _make_entry(value, timed)
+    return known
+
+
+def _make_entry(value: Value, timed: bool) -> item_pb2.AttributeValue:
+    entry = item_pb2.AttributeValue(
+        weight=0.0 if value.weight == 1.0 else value.weight,
+        item_id=value.item_id,
+        predicted=value.predicted,
+    )
+    if isinstance(value.value, str):
+        entry.text = value.value
+    elif timed:
+        entry.time.CopyFrom(timestamp(value.value))
+    else:
+        entry.number = value.value
+    return entry
 
 
 def item_from_proto(message: item_pb2.Item) -> Item:

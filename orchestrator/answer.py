@@ -9,11 +9,12 @@ from forage import wire
 from forage.catalog import Item, Schema
 from forage.catalog.view import CatalogView
 from forage.retrieval import Filter
-from forage.v1 import decision_pb2, ranker_service_pb2, search_service_pb2
+from forage.v1 import decision_pb2, item_pb2, ranker_service_pb2, search_service_pb2
 from orchestrator.fusion import Candidate
 
 _FACET_VALUES = 50
 _RELATED = 5
+_KEPT_MESSAGES = 2_000
 
 
 class Answers:
@@ -22,6 +23,7 @@ class Answers:
     def __init__(self, view: CatalogView, schema: Schema) -> None:
         self._view = view
         self._schema = schema
+        self._messages: dict[str, tuple[Item, item_pb2.Item]] = {}
 
     def admissible(
         self, candidates: Sequence[Candidate], filters: Sequence[Filter]
@@ -42,6 +44,15 @@ class Answers:
         """Return those whose items the catalogue still holds."""
         return [entry for entry in entries if entry.item_id in self._view]
 
+    def _message(self, item: Item) -> item_pb2.Item:
+        """Return the item as a message; those of popular items are kept for the next answer."""
+        kept = self._messages.get(item.item_id)
+        if kept is None or kept[0] is not item:
+            if len(self._messages) >= _KEPT_MESSAGES:
+                self._messages.clear()
+            kept = self._messages[item.item_id] = (item, wire.item_to_proto(item, self._schema))
+        return kept[1]
+
     def results(
         self,
         shown: Sequence[decision_pb2.DisplayedItem],
@@ -54,7 +65,7 @@ class Answers:
             if item is not None:
                 results.append(
                     search_service_pb2.SearchResult(
-                        item=wire.item_to_proto(item, self._schema),
+                        item=self._message(item),
                         position=entry.position,
                         score=entry.score,
                         provenance=entry.provenance,
@@ -121,7 +132,7 @@ class Answers:
             if item is not None:
                 related.append(
                     search_service_pb2.RelatedItem(
-                        item=wire.item_to_proto(item, self._schema),
+                        item=self._message(item),
                         attribute=attribute,
                         count=linked[target],
                     )

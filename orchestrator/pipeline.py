@@ -86,7 +86,13 @@ class Pipeline:
             span.set_attribute(Attribute.CANDIDATES, len(candidates))
         with stages.stage(Span.RANK) as span:
             ranked = await parts.ranking.rank(
-                candidates, message, found, deadline, query.request_id, explain=request.explain
+                candidates,
+                message,
+                found,
+                deadline,
+                query.request_id,
+                page_size=request.page_size or self._settings.page_size,
+                explain=request.explain,
             )
             span.set_attribute(Attribute.MODEL_VERSION, ranked.model_version)
         with stages.stage(Span.ANSWER):

@@ -68,6 +68,7 @@ class Ranking:
         deadline: Deadline,
         request_id: str,
         *,
+        page_size: int,
         explain: bool,
     ) -> Ranked:
         """Return every candidate: the best `max_candidates` ranked, the rest after them."""
@@ -93,7 +94,7 @@ class Ranking:
             ],
             request_id=request_id,
             explain=explain,
-            feature_rows=self._settings.feature_rows,
+            feature_rows=max(page_size, self._settings.feature_rows),
         )
         self._breaker.started(now)
         timeout = min(self._settings.timeout_ms / 1000, deadline.remaining() - _ANSWER_RESERVE_S)

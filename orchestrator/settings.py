@@ -37,8 +37,8 @@ class RankerTarget(Settings):
     timeout_ms: int = Field(default=250, ge=1, le=60_000)
     max_candidates: int = Field(default=300, ge=1, le=2_000)
     """Candidates sent to the ranker; the best by fused score. The rest follow in fused order."""
-    feature_rows: int = Field(default=20, ge=0, le=200)
-    """For how many of the shown items feature values are logged, for training."""
+    feature_rows: int = Field(default=10, ge=0, le=200)
+    """For how many of the best items feature values are logged; at least for the first page."""
 
 
 class BreakerSettings(Settings):

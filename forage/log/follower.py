@@ -14,6 +14,7 @@ from forage.log.projection import Projection
 from forage.retrieval import Deadline
 
 _WAIT_S = 0.25
+_LINGER_S = 0.05
 _FIRST_BACKOFF_S = 0.1
 _LAST_BACKOFF_S = 5.0
 _ANSWER_RESERVE_S = 0.01
@@ -222,6 +223,9 @@ class _Tail(threading.Thread):
         log, topic = self._log, self.projection.topic
         if not log.wait(topic, self.applied, _WAIT_S):
             return
+        if self.ready and topic is Topic.INTERACTIONS:
+            # Nobody waits for these; a few together cost one wake-up instead of many.
+            self._callbacks.stopping.wait(_LINGER_S)
         # The head is read first: whatever is up to it and not among the records read is not
         # for this projection, so it counts as applied.
         head = log.head(topic)

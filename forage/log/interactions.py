@@ -70,7 +70,7 @@ class InteractionReader:
     cache of decisions keeps it from reading the log for each event of a fresh search.
     """
 
-    def __init__(self, log: EventLog, settings: FeedbackSettings, *, cached: int = 2_000) -> None:
+    def __init__(self, log: EventLog, settings: FeedbackSettings, *, cached: int = 128) -> None:
         self._log = log
         self._settings = settings
         self._cached = cached
