@@ -37,6 +37,9 @@ POLICY = "policy"
 """The registry kind of policy snapshots."""
 LEASE = "learner"
 _LEASE_S = 5.0
+_FIRST_UNENGAGED = 20.0
+_MOST_UNENGAGED = 200.0
+"""Searches without feedback that may be learned from before the next one with feedback."""
 _REMEMBERED = 20_000
 """Searches known to have been credited; feedback that comes after so many others is not checked."""
 _logger = logging.getLogger(__name__)
@@ -98,11 +101,12 @@ class PolicyProjection:
         self._on_reward = on_reward
         self._clock = clock
         self._file = CheckpointFile(
-            Path(settings.data_dir) / "orchestrator.policy" / "state", name="policy", version=2
+            Path(settings.data_dir) / "orchestrator.policy" / "state", name="policy", version=3
         )
         self._learner = Learner(bandit_settings(settings))
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
         self._credited: OrderedDict[str, None] = OrderedDict()
+        self._unengaged_left = _FIRST_UNENGAGED
         self._applied = 0
         self._learned_since_publish = 1
         self._published_at = -math.inf
@@ -141,6 +145,7 @@ class PolicyProjection:
             )
         self._learner = learner
         self._credited.update(dict.fromkeys(state["credited"]))
+        self._unengaged_left = state["unengaged_left"]
         self._applied = sequence
         return sequence
 
@@ -154,6 +159,7 @@ class PolicyProjection:
                 for request_id, p in self._pending.items()
             ],
             "credited": list(self._credited),
+            "unengaged_left": self._unengaged_left,
         }
         self._file.save(
             sequence, len(snapshot).to_bytes(8, "big") + snapshot + json.dumps(state).encode()
@@ -202,6 +208,8 @@ class PolicyProjection:
         if not self._learnable(decision):
             return
         engagements = _engagements(complete)
+        if not self._counts(engaged=bool(engagements)):
+            return
         observation = self._observation(decision, engagements)
         self._learner.observe(observation, time=now, sequence=sequence)
         if engagements:
@@ -210,6 +218,21 @@ class PolicyProjection:
         self._judge(decision, engagements, reward, now)
         self._on_reward(decision.plan.policy, reward)
         self._learned_since_publish += 1
+
+    def _counts(self, *, engaged: bool) -> bool:
+        """Whether a search is learned from: silence says little, and much of it says nothing new.
+
+        Robots, benchmarks and answers that need no click would otherwise teach that no generator
+        finds anything, and the plan would end with calling nobody.
+        """
+        if engaged:
+            gained = self._unengaged_left + self._settings.learner.unengaged_ratio
+            self._unengaged_left = min(_MOST_UNENGAGED, gained)
+            return True
+        if self._unengaged_left < 1:
+            return False
+        self._unengaged_left -= 1
+        return True
 
     def _correct(self, late: _Pending, now: float, sequence: int) -> None:
         """Learn from an engagement that came after its search was learned as unengaged.

@@ -226,8 +226,8 @@ class Pipeline:
 
         found = await call(planned.choice.fan_outs)
         others = outcomes.not_chosen(found)
-        if not any(o.answered for o in found) and others and earlier.remaining() > _RESCUE_S:
-            # Those who were asked are gone; those who were not may still save the search.
+        if not any(o.hits for o in found) and others and earlier.remaining() > _RESCUE_S:
+            # Those who were asked are gone or found nothing; the others may save the search.
             rescue = await call(dict.fromkeys(others, self._settings.plan.fan_outs[1]))
             found = [new if new.fan_out else old for old, new in zip(found, rescue, strict=True)]
         if not any(outcome.answered for outcome in found):

@@ -119,6 +119,8 @@ class LearnerSettings(Settings):
     """Whether this orchestrator may become the learner (one at a time is, by lease)."""
     delay_s: float = Field(default=10.0, ge=0, le=3_600)
     """How long a search waits for feedback before it is learned from; later feedback corrects."""
+    unengaged_ratio: float = Field(default=2.0, ge=0, le=1_000)
+    """How many searches without feedback are learned from per search with feedback, at most."""
     publish_every_s: float = Field(default=2.0, ge=0.05, le=3_600)
     """At most one snapshot in this time."""
     keep_snapshots: int = Field(default=200, ge=2, le=100_000)

@@ -119,6 +119,16 @@ async def test_if_all_that_the_plan_asked_are_dead_the_others_are_asked(tmp_path
     }
 
 
+async def test_if_those_who_were_asked_find_nothing_the_others_are_asked(tmp_path: Path) -> None:
+    generators = [ListGenerator("lexical", []), ListGenerator("semantic", IDS)]
+    plan = {"static": {"lexical": 10}, "presets": [{"lexical": 10}]}
+    async with meshed(tmp_path, generators=generators, plan=plan) as mesh:
+        response = await mesh.search("nothing")
+
+    assert ids(response)
+    assert statuses(response) == {"lexical": ANSWERED, "semantic": ANSWERED}
+
+
 async def test_if_everybody_is_dead_the_search_is_unavailable_and_says_why(tmp_path: Path) -> None:
     async with meshed(tmp_path) as mesh:
         for name in mesh.generators:

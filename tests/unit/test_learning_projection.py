@@ -411,3 +411,14 @@ def test_what_could_not_be_published_is_published_later(log, tmp_path):
 
     assert learned.publish() is not None
     assert LEASE == "learner"
+
+
+def test_silence_alone_teaches_little_so_that_robots_do_not_empty_the_plan(log, tmp_path):
+    log.append([search(decided(CONFIG, f"silent-{n}", at=n * 60.0)) for n in range(300)])
+
+    learned = Learned(log, tmp_path).follow()
+    again = learned.restart(tmp_path)
+    log.append([search(decided(CONFIG, f"later-{n}", at=1e6 + n * 60.0)) for n in range(50)])
+
+    assert 0 < len(learned.rewards) <= 20
+    assert again.follow().rewards == []
