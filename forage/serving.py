@@ -22,8 +22,9 @@ from grpc_status import rpc_status
 from opentelemetry import trace
 
 from forage.catalog.schema import Schema
-from forage.errors import ERROR_DOMAIN, ForageError, InternalError, StartupError
+from forage.errors import ERROR_DOMAIN, ForageError, InternalError, StartupError, StorageError
 from forage.log.engines import open_log
+from forage.log.follower import Follower
 from forage.registry import DirectoryRegistry
 from forage.services import Assembly, Runtime, Service
 from forage.settings import ServerSettings, ServiceSettings
@@ -31,6 +32,7 @@ from forage.telemetry import Telemetry
 
 _logger = logging.getLogger(__name__)
 _READY_POLL_S = 0.05
+_LAG_S = 5.0
 _MOST_TEXT = 1_000
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -103,11 +105,15 @@ async def _run(
         await assembly.start()
         await server.start()
         on_listening(port)
-        readiness = asyncio.create_task(_announce_ready(assembly, health_servicer, names))
+        tasks = (
+            asyncio.create_task(_announce_ready(assembly, health_servicer, names)),
+            asyncio.create_task(_measure_lag(assembly.follower, telemetry)),
+        )
         await stop.wait()
-        readiness.cancel()
-        with suppress(asyncio.CancelledError):
-            await readiness
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await _set_health(health_servicer, names, health_pb2.HealthCheckResponse.NOT_SERVING)
         await asyncio.sleep(settings.drain_delay_ms / 1000)
         await server.stop(settings.grace_ms / 1000)
@@ -135,6 +141,18 @@ async def _announce_ready(
         await asyncio.sleep(_READY_POLL_S)
     await asyncio.to_thread(_settle_memory)
     await _set_health(servicer, names, health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _measure_lag(follower: Follower, telemetry: Telemetry) -> None:
+    while True:
+        await asyncio.sleep(_LAG_S)
+        try:
+            found = await asyncio.to_thread(follower.status)
+        except StorageError as error:
+            _logger.warning("the lag cannot be measured: %s", error.message)
+            continue
+        for status in found:
+            telemetry.instruments.projection_lag(status.lag, projection=status.name)
 
 
 def _settle_memory() -> None:

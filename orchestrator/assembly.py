@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import grpc
@@ -25,6 +26,7 @@ from forage.v1 import (
     search_service_pb2_grpc,
 )
 from orchestrator import servicers
+from orchestrator.bandit.summary import posterior_width
 from orchestrator.breaker import Breaker
 from orchestrator.fanout import FanOut
 from orchestrator.history import HistoryProjection
@@ -58,15 +60,7 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
     """Assemble the orchestrator; nothing is connected or read before `start`."""
     catalog = CatalogProjection(runtime.schema)
     history = HistoryProjection(settings.data_dir, runtime.log, settings.feedback)
-    lease = FileLease(settings.data_dir / "leases") if settings.learner.enabled else None
-    instruments = runtime.telemetry.instruments
-    policy = PolicyProjection(
-        settings,
-        runtime.log,
-        runtime.registry,
-        lease,
-        on_reward=lambda name, reward: instruments.reward(reward, policy=name),
-    )
+    policy = _policy(settings, runtime)
     follower = Follower(runtime.log, [catalog, history, policy], batch=300)
     breakers = {name: Breaker(settings.breaker) for name in (*settings.generators, RANKER)}
     planner = Planner(settings)
@@ -74,37 +68,32 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
     switches = Switches(settings, runtime.registry)
     recorder = Recorder(runtime, planner, draws=settings.plan.propensity_draws)
     load = Load(settings.load)
-    channels: dict[str, grpc.aio.Channel] = {
-        name: connect(
-            target, runtime.telemetry, max_message_bytes=settings.server.max_message_bytes
-        )
-        for name, target in (
-            *((g, t.target) for g, t in settings.generators.items()),
-            (RANKER, settings.ranker.target),
-        )
-    }
-    ranker_channel = channels.pop(RANKER)
-    pipeline = Pipeline(
-        Parts(
-            settings=settings,
-            runtime=runtime,
-            catalog=catalog,
-            history=history,
-            understanding=Understanding(runtime.schema, catalog.gazetteer, settings.understanding),
-            snapshots=snapshots,
-            planner=planner,
-            mask=Mask(settings, switches, breakers),
-            fan_out=FanOut(channels, breakers, settings),
-            ranking=Ranking(ranker_channel, breakers[RANKER], settings.ranker),
-            recorder=recorder,
-            load=load,
-        )
+    channels, ranker = _channels(settings, runtime)
+    parts = Parts(
+        settings=settings,
+        runtime=runtime,
+        catalog=catalog,
+        history=history,
+        understanding=Understanding(runtime.schema, catalog.gazetteer, settings.understanding),
+        snapshots=snapshots,
+        planner=planner,
+        mask=Mask(settings, switches, breakers),
+        fan_out=FanOut(channels, breakers, settings),
+        ranking=Ranking(ranker, breakers[RANKER], settings.ranker),
+        recorder=recorder,
+        load=load,
     )
+    chores = _Chores(runtime, follower, policy, snapshots, switches, breakers)
+    entries: dict[str, Callable[[], int]] = {
+        catalog.name: lambda: len(catalog.view),
+        history.name: history.entries,
+        policy.name: lambda: policy.observations,
+    }
 
     def add_to(server: grpc.aio.Server) -> None:
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(
             servicers.SearchServicer(
-                pipeline, load, follower, runtime, deadline_s=settings.deadline_ms / 1000
+                Pipeline(parts), load, follower, runtime, deadline_s=settings.deadline_ms / 1000
             ),
             server,
         )
@@ -113,16 +102,7 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
         )
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
             servicers.CatalogServicer(
-                runtime,
-                settings.schema_file,
-                follower,
-                {
-                    catalog.name: lambda: len(catalog.view),
-                    history.name: history.entries,
-                    policy.name: lambda: policy.observations,
-                },
-                channels,
-                ranker_channel,
+                runtime, settings.schema_file, follower, entries, channels, ranker
             ),
             server,
         )
@@ -131,34 +111,91 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
             server,
         )
 
-    def publish() -> None:
-        # Until it has caught up, a rebuilt learner knows less than what it published before.
-        if follower.caught_up.is_set():
-            policy.publish_if_due()
-
-    def measure() -> None:
-        for status in follower.status():
-            instruments.projection_lag(status.lag, projection=status.name)
-
-    tasks: list[asyncio.Task[None]] = []
-
     async def start() -> None:
-        for work in (publish, snapshots.refresh, switches.refresh):
-            await _attempt(work, runtime, "")
-            tasks.append(asyncio.create_task(_every(_REFRESH_S, work, runtime)))
-        tasks.append(asyncio.create_task(_every(_METRICS_S, measure, runtime)))
+        await chores.start()
         await recorder.start()
 
     async def stop() -> None:
-        for task in tasks:
+        await chores.stop()
+        await recorder.stop()
+        await runtime.in_thread(policy.release)
+        await asyncio.gather(*(c.close() for c in (*channels.values(), ranker)))
+
+    return Assembly(add_to, _GRPC_SERVICES, follower, start, stop)
+
+
+def _policy(settings: OrchestratorSettings, runtime: Runtime) -> PolicyProjection:
+    instruments = runtime.telemetry.instruments
+    return PolicyProjection(
+        settings,
+        runtime.log,
+        runtime.registry,
+        FileLease(settings.data_dir / "leases") if settings.learner.enabled else None,
+        on_reward=lambda name, reward: instruments.reward(reward, policy=name),
+        tracer=runtime.telemetry.tracer,
+    )
+
+
+def _channels(
+    settings: OrchestratorSettings, runtime: Runtime
+) -> tuple[dict[str, grpc.aio.Channel], grpc.aio.Channel]:
+    """Return the generators' channels by name, and the ranker's."""
+
+    def channel(target: str) -> grpc.aio.Channel:
+        most = settings.server.max_message_bytes
+        return connect(target, runtime.telemetry, max_message_bytes=most)
+
+    generators = {name: channel(target.target) for name, target in settings.generators.items()}
+    return generators, channel(settings.ranker.target)
+
+
+class _Chores:
+    """What is done again and again beside the searches: publish, refresh, measure."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        follower: Follower,
+        policy: PolicyProjection,
+        snapshots: Snapshots,
+        switches: Switches,
+        breakers: Mapping[str, Breaker],
+    ) -> None:
+        self._runtime = runtime
+        self._follower = follower
+        self._policy = policy
+        self._snapshots = snapshots
+        self._switches = switches
+        self._breakers = breakers
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Do everything once, then keep doing it."""
+        for work in (self._publish, self._snapshots.refresh, self._switches.refresh):
+            await _attempt(work, self._runtime, "")
+            self._tasks.append(asyncio.create_task(_every(_REFRESH_S, work, self._runtime)))
+        self._tasks.append(asyncio.create_task(_every(_METRICS_S, self._measure, self._runtime)))
+
+    async def stop(self) -> None:
+        """Stop after what is being done now."""
+        for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        await recorder.stop()
-        await runtime.in_thread(policy.release)
-        await asyncio.gather(*(c.close() for c in (*channels.values(), ranker_channel)))
 
-    return Assembly(add_to, _GRPC_SERVICES, follower, start, stop)
+    def _publish(self) -> None:
+        # Until it has caught up, a rebuilt learner knows less than what it published before.
+        if self._follower.caught_up.is_set():
+            self._policy.publish_if_due()
+
+    def _measure(self) -> None:
+        instruments = self._runtime.telemetry.instruments
+        now = time.monotonic()
+        for name, breaker in self._breakers.items():
+            instruments.breaker_state(breaker.state(now), generator=name)
+        widths = posterior_width(self._snapshots.current.snapshot.hazard)
+        for name, width in widths.items():
+            instruments.posterior_width(width, generator=name)
 
 
 async def _every(interval_s: float, work: Callable[[], object], runtime: Runtime) -> None:

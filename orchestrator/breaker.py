@@ -24,6 +24,12 @@ class Breaker:
         """Return whether calls are being refused."""
         return not self.allows(now)
 
+    def state(self, now: float) -> int:
+        """Return 0 while closed, 1 while half open (a probe may pass), 2 while open."""
+        if self._failures < self._settings.failures:
+            return 0
+        return 1 if self.allows(now) else 2
+
     def started(self, now: float) -> None:
         """Note a call; a half-open breaker closes the door behind its probe."""
         if self._failures >= self._settings.failures:

@@ -25,6 +25,7 @@ from forage.log import EventLog, Record, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 from forage.log.interactions import Engagement, Impression, InteractionReader
 from forage.registry import Registry
+from forage.telemetry import Span, Telemetry, Tracer
 from forage.v1 import decision_pb2, plan_pb2
 from orchestrator import bandit
 from orchestrator.bandit import LEARNED, Learner, Observation, Snapshot
@@ -85,6 +86,7 @@ class PolicyProjection:
         lease: Lease | None,
         *,
         on_reward: Callable[[str, float], None] = lambda policy, reward: None,
+        tracer: Tracer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Learn; publish only if `lease` is given.
@@ -99,6 +101,7 @@ class PolicyProjection:
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
         self._lock = threading.Lock()
         self._on_reward = on_reward
+        self._tracer = tracer or Telemetry.disabled().tracer
         self._clock = clock
         self._file = CheckpointFile(
             Path(settings.data_dir) / "orchestrator.policy" / "state", name="policy", version=3
@@ -168,7 +171,9 @@ class PolicyProjection:
     def apply(self, records: Sequence[Record]) -> None:
         """Take in searches and feedback, and learn from those that are complete."""
         fresh = [r for r in records if r.sequence > self._applied]
-        with self._lock:
+        if not fresh:
+            return
+        with self._lock, self._tracer.start_as_current_span(Span.LEARN):
             for event in self._reader.read(fresh):
                 if isinstance(event, Impression):
                     # Only searches tell the time: the clocks of clients, who date feedback, differ.

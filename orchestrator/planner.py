@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,9 +27,11 @@ from orchestrator.bandit import (
     Traffic,
     UniformPresetsPolicy,
     derive_rng,
+    hazard,
     mixture_propensity,
 )
 from orchestrator.bandit.arrays import FloatArray
+from orchestrator.bandit.knapsack import solve
 from orchestrator.bandit.nonempty import CallSomething
 from orchestrator.bandit.traffic import FULL, UNIFORM
 from orchestrator.context import FEATURE_VERSION, FEATURES
@@ -180,6 +183,22 @@ class Planner:
             policy = planned.versioned.policies[name]
             components.append((share, policy.distribution(context, rng, draws)))
         return mixture_propensity(components, planned.choice.action, self._levels.count)
+
+    def regret(self, planned: Planned) -> float:
+        """Return the expected net reward, by the posterior mean, that a better plan would add.
+
+        A proxy: what the mean believes may be wrong, and exploring costs something on purpose.
+        """
+        context, snapshot = planned.context, planned.versioned.snapshot
+        utilities = hazard.expected_utilities(snapshot.hazard, context)
+        price = snapshot.params["price"]
+
+        def net(action: Sequence[int]) -> float:
+            found = 1 - math.exp(-sum(utilities[g, level] for g, level in enumerate(action)))
+            return found - price * context.total_cost(tuple(action))
+
+        best = solve(utilities[None], context.cost, context.feasible, context.budget, price=price)
+        return max(0.0, net(best[0].tolist()) - net(planned.choice.action))
 
     def _split(self, versioned: Versioned) -> Traffic:
         if not versioned.fallback:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,10 +18,12 @@ from forage.log import Event, Stream
 from forage.services import Runtime
 from forage.telemetry import Attribute, Span
 from forage.v1 import decision_pb2
+from orchestrator.bandit.summary import effective_sample_size
 from orchestrator.planner import Planned, Planner
 
 _MOST_WAITING = 5_000
 _BATCH = 256
+_RECENT = 1_000
 _RETRY_S = 0.5
 _logger = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Recorder:
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._dropped = 0
+        self._propensities: deque[float] = deque(maxlen=_RECENT)
         self.failing = False
         """Whether the last attempt to write failed."""
 
@@ -127,6 +130,18 @@ class Recorder:
             if current is waiting:
                 del self._waiting[waiting.decision.request_id]
 
+    def _measure(self, batch: list[_Waiting]) -> None:
+        instruments = self._runtime.telemetry.instruments
+        instruments.decisions_recorded(len(batch))
+        known = [w.decision.propensity for w in batch if w.decision.propensity]
+        self._propensities.extend(known)
+        if known:
+            instruments.propensity_ess(effective_sample_size(self._propensities))
+        for waiting in batch:
+            if waiting.planned is not None:
+                regret = self._planner.regret(waiting.planned)
+                instruments.regret_proxy(regret, policy=waiting.planned.policy)
+
     def _commit(self, batch: list[_Waiting]) -> None:
         spans = [
             self._runtime.telemetry.tracer.start_span(Span.RECORD, context=w.trace) for w in batch
@@ -136,6 +151,7 @@ class Recorder:
                 self._complete(waiting)
                 span.set_attribute(Attribute.PROPENSITY, waiting.decision.propensity)
             self._runtime.log.append([_event(w.decision) for w in batch])
+            self._measure(batch)
         finally:
             for span in spans:
                 span.end()

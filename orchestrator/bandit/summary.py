@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -51,12 +51,12 @@ def mean_fan_out(plans: Iterable[Mapping[str, int]]) -> dict[str, float]:
     }
 
 
-def effective_sample_size(propensities: Sequence[float]) -> float:
+def effective_sample_size(propensities: Iterable[float]) -> float:
     """Return Kish's effective sample size of the weights 1 / propensity; 0 for none.
 
     Raises `ValueError` for a propensity outside (0, 1].
     """
-    values: FloatArray = np.asarray(propensities, dtype=np.float64)
+    values: FloatArray = np.fromiter(propensities, dtype=np.float64)
     if not ((values > 0) & (values <= 1)).all():
         raise ValueError("propensities are in (0, 1]")
     if not values.size:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from forage.instruments import Instruments
 from forage.settings import TelemetrySettings
 from forage.signals import Attribute, Metric, Span
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
 
 
 def rows(section: str) -> list[list[str]]:
@@ -56,3 +58,21 @@ def test_every_telemetry_setting_is_documented() -> None:
     documented = set(re.findall(r"`telemetry\.(\w+)`", DOCUMENT))
 
     assert documented == set(TelemetrySettings.model_fields)
+
+
+def test_every_instrument_and_span_is_used_by_some_service() -> None:
+    sources = "".join(
+        path.read_text()
+        for folder in ("forage", "generators", "orchestrator", "ranker")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name not in {"instruments.py", "signals.py"}
+    )
+    recorders = [
+        name
+        for name, member in vars(Instruments).items()
+        if callable(member) and not name.startswith("_") and name not in {"create", "record"}
+    ]
+
+    assert recorders
+    assert [name for name in recorders if f".{name}(" not in sources] == []
+    assert [span.name for span in Span if f"Span.{span.name}" not in sources] == []
