@@ -24,6 +24,7 @@ class Answers:
         self._view = view
         self._schema = schema
         self._messages: dict[str, tuple[Item, item_pb2.Item]] = {}
+        self._referred: dict[str, tuple[Item, frozenset[tuple[str, str]]]] = {}
 
     def admissible(
         self, candidates: Sequence[Candidate], filters: Sequence[Filter]
@@ -111,33 +112,43 @@ class Answers:
         Such as the director of several films found; those with most connections first.
         """
         shown = {r.item.item_id for r in results}
-        linked: Counter[str] = Counter()
-        by_attribute: dict[str, Counter[str]] = {}
+        linked: dict[str, set[str]] = {}
+        by_attribute: Counter[tuple[str, str]] = Counter()
         for item_id in shown:
-            item = self._view.get(item_id)
-            references = {(a, v.item_id) for a, v in item.references()} if item else set()
-            for attribute, target in references:
-                if target not in shown:
-                    by_attribute.setdefault(target, Counter())[attribute] += 1
-            linked.update({target for _, target in references} - shown)
+            for reference in self._references(item_id):
+                by_attribute[reference] += 1
+                linked.setdefault(reference[1], set()).add(item_id)
         ranked = sorted(
-            (target for target, count in linked.items() if count >= 2),
-            key=lambda target: (-linked[target] / self._commonness(target), target),
+            (t for t, sources in linked.items() if len(sources) >= 2 and t not in shown),
+            key=lambda target: (-len(linked[target]) / self._commonness(target), target),
         )
         related = []
         for target in ranked[:_RELATED]:
             item = self._view.get(target)
-            counts = by_attribute[target]
-            attribute = min(counts, key=lambda a: (-counts[a], a))
+            counts = [(-n, name) for (name, t), n in by_attribute.items() if t == target]
+            attribute = min(counts)[1]
             if item is not None:
                 related.append(
                     search_service_pb2.RelatedItem(
                         item=self._message(item),
                         attribute=attribute,
-                        count=linked[target],
+                        count=len(linked[target]),
                     )
                 )
         return related
+
+    def _references(self, item_id: str) -> frozenset[tuple[str, str]]:
+        """Return the (attribute, item id) pairs that an item refers to; empty for one gone."""
+        item = self._view.get(item_id)
+        if item is None:
+            return frozenset()
+        kept = self._referred.get(item_id)
+        if kept is None or kept[0] is not item:
+            if len(self._referred) >= _KEPT_MESSAGES:
+                self._referred.clear()
+            found = frozenset((a, v.item_id) for a, v in item.references())
+            kept = self._referred[item_id] = (item, found)
+        return kept[1]
 
     def _commonness(self, item_id: str) -> float:
         """Return how unremarkable a connection is: everything is from some country."""

@@ -137,10 +137,10 @@ class Recorder:
         self._propensities.extend(known)
         if known:
             instruments.propensity_ess(effective_sample_size(self._propensities))
-        for waiting in batch:
-            if waiting.planned is not None:
-                regret = self._planner.regret(waiting.planned)
-                instruments.regret_proxy(regret, policy=waiting.planned.policy)
+        # One of a batch is enough for a distribution, and spares the searches beside it.
+        planned = batch[0].planned
+        if planned is not None:
+            instruments.regret_proxy(self._planner.regret(planned), policy=planned.policy)
 
     def _commit(self, batch: list[_Waiting]) -> None:
         spans = [
