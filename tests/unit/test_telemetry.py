@@ -143,6 +143,8 @@ async def test_a_failed_call_has_its_status_on_both_spans_and_no_message(
     async with calling(telemetry, telemetry) as channel:
         with pytest.raises(grpc.aio.AioRpcError):
             await channel.unary_unary(f"/{METHOD}")(request_)
+        # The client hears the status a moment before the server's span ends.
+        await until(lambda: len(exporter.get_finished_spans()) == 2)
 
     spans = {span.kind: span for span in exporter.get_finished_spans()}
     assert {s.attributes["rpc.grpc.status_code"] for s in spans.values()} == {code}
