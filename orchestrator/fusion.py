@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import NamedTuple
+
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from forage.v1 import candidate_pb2, generator_service_pb2
+
+
+class Evidence(NamedTuple):
+    """One generator's reason for a candidate; `add_provenance` makes it a message."""
+
+    rank: int
+    """In the generator's list; starts at 1."""
+    generator: str
+    score: float
+    """On the generator's own scale."""
+    reasons: Sequence[candidate_pb2.Reason] = ()
+
+
+_BY_RANK = itemgetter(0, 1)
 
 
 @dataclass(slots=True)
@@ -14,7 +32,7 @@ class Candidate:
 
     item_id: str
     fused_score: float = 0.0
-    provenance: list[candidate_pb2.Provenance] = field(default_factory=list)
+    provenance: list[Evidence] = field(default_factory=list)
     """Every generator that found it, best rank first, ties by generator name."""
 
 
@@ -34,19 +52,31 @@ def fuse(
     for generator in sorted(lists):
         weight = weights.get(generator, 1.0)
         for rank, hit in enumerate(lists[generator], start=1):
-            candidate = merged.get(hit.item_id)
+            item_id = hit.item_id
+            candidate = merged.get(item_id)
             if candidate is None:
-                candidate = merged[hit.item_id] = Candidate(hit.item_id)
+                candidate = merged[item_id] = Candidate(item_id)
             candidate.fused_score += weight / (k + rank)
-            candidate.provenance.append(
-                candidate_pb2.Provenance(
-                    generator=generator, score=hit.score, rank=rank, reasons=hit.reasons
-                )
-            )
+            candidate.provenance.append(Evidence(rank, generator, hit.score, hit.reasons))
     for candidate in merged.values():
         if len(candidate.provenance) > 1:
-            candidate.provenance.sort(key=lambda p: (p.rank, p.generator))
+            candidate.provenance.sort(key=_BY_RANK)
     return sorted(merged.values(), key=lambda c: (-c.fused_score, c.provenance[0].rank, c.item_id))
+
+
+def add_provenance(
+    target: RepeatedCompositeFieldContainer[candidate_pb2.Provenance],
+    provenance: Sequence[Evidence],
+    *,
+    reasons: bool = False,
+) -> None:
+    """Append the evidence to a message's field, with the generators' reasons or without."""
+    for evidence in provenance:
+        added = target.add(
+            generator=evidence.generator, score=evidence.score, rank=evidence.rank
+        )
+        if reasons:
+            added.reasons.extend(evidence.reasons)
 
 
 def unique_finds(candidates: Sequence[Candidate]) -> dict[str, int]:

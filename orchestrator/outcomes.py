@@ -8,9 +8,9 @@ from google.protobuf.duration_pb2 import Duration
 from opentelemetry import trace
 
 from forage.telemetry import Attribute, Instruments
-from forage.v1 import candidate_pb2, decision_pb2, plan_pb2, search_service_pb2
+from forage.v1 import decision_pb2, plan_pb2, search_service_pb2
 from orchestrator.fanout import Outcome
-from orchestrator.fusion import Candidate
+from orchestrator.fusion import Candidate, add_provenance
 from orchestrator.planner import Planned
 from orchestrator.ranking import Ranked
 from orchestrator.slots import Placed
@@ -87,25 +87,15 @@ def record_list(
     """Add the whole list to the decision in display order: the first page, then the rest."""
     for position, placed in enumerate(shown, start=1):
         item_id = placed.candidate.item_id
-        target = decision.displayed if position <= page_size else decision.later
-        target.append(
-            decision_pb2.DisplayedItem(
-                item_id=item_id,
-                position=position,
-                score=placed.score,
-                provenance=[_without_reasons(p) for p in placed.candidate.provenance],
-                features=ranked.features.get(item_id, ()) if position <= page_size else (),
-                exploration_propensity=placed.exploration_propensity,
-            )
+        displayed = position <= page_size
+        added = (decision.displayed if displayed else decision.later).add(
+            item_id=item_id,
+            position=position,
+            score=placed.score,
+            features=ranked.features.get(item_id, ()) if displayed else (),
+            exploration_propensity=placed.exploration_propensity,
         )
-
-
-def _without_reasons(provenance: candidate_pb2.Provenance) -> candidate_pb2.Provenance:
-    if not provenance.reasons:
-        return provenance
-    return candidate_pb2.Provenance(
-        generator=provenance.generator, score=provenance.score, rank=provenance.rank
-    )
+        add_provenance(added.provenance, placed.candidate.provenance)
 
 
 def describe_plan(span: trace.Span, planned: Planned) -> None:
@@ -134,7 +124,7 @@ def add_reasons(
     found = {c.item_id: c.provenance for c in candidates}
     for result in response.results:
         del result.provenance[:]
-        result.provenance.extend(found[result.item.item_id])
+        add_provenance(result.provenance, found[result.item.item_id], reasons=True)
 
 
 def count(

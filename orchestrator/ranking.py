@@ -11,7 +11,6 @@ import grpc
 
 from forage.retrieval import Deadline
 from forage.v1 import (
-    candidate_pb2,
     plan_pb2,
     query_pb2,
     ranker_service_pb2,
@@ -19,7 +18,7 @@ from forage.v1 import (
 )
 from orchestrator.breaker import Breaker
 from orchestrator.fanout import EXPECTED, Outcome, fair_timeout
-from orchestrator.fusion import Candidate
+from orchestrator.fusion import Candidate, add_provenance
 from orchestrator.settings import RankerTarget
 from orchestrator.slots import Placed
 
@@ -80,12 +79,6 @@ class Ranking:
         head = candidates[: self._settings.max_candidates]
         request = ranker_service_pb2.RankRequest(
             query=query,
-            candidates=[
-                candidate_pb2.Candidate(
-                    item_id=c.item_id, provenance=c.provenance, fused_score=c.fused_score
-                )
-                for c in head
-            ],
             generator_calls=[
                 ranker_service_pb2.GeneratorCall(
                     generator=o.generator, fan_out=o.fan_out, answered=o.answered
@@ -96,6 +89,11 @@ class Ranking:
             explain=explain,
             feature_rows=max(page_size, self._settings.feature_rows),
         )
+        for candidate in head:
+            added = request.candidates.add(
+                item_id=candidate.item_id, fused_score=candidate.fused_score
+            )
+            add_provenance(added.provenance, candidate.provenance)
         self._breaker.started(now)
         timeout = min(self._settings.timeout_ms / 1000, deadline.remaining() - _ANSWER_RESERVE_S)
         try:

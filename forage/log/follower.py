@@ -14,7 +14,7 @@ from forage.log.projection import Projection
 from forage.retrieval import Deadline
 
 _WAIT_S = 0.25
-_LINGER_S = 0.05
+_LINGER_S = 0.2
 _FIRST_BACKOFF_S = 0.1
 _LAST_BACKOFF_S = 5.0
 _ANSWER_RESERVE_S = 0.01

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forage.v1.candidate_pb2 import Provenance
 from orchestrator.bandit import derive_rng
-from orchestrator.fusion import Candidate
+from orchestrator.fusion import Candidate, Evidence
 from orchestrator.settings import ExplorationSlots
 from orchestrator.slots import Placed, reserve
 
@@ -25,9 +24,9 @@ def ranked(size: int, explored: dict[int, int]) -> list[Placed]:
             Candidate(
                 f"item:{place:02}",
                 provenance=[
-                    Provenance(generator="lexical", rank=place + 1),
+                    Evidence(place + 1, "lexical", 1.0),
                     *(
-                        [Provenance(generator="exploration", rank=explored[place])]
+                        [Evidence(explored[place], "exploration", 1.0)]
                         if place in explored
                         else []
                     ),
