@@ -21,6 +21,7 @@ COPY forage forage
 COPY generators generators
 COPY orchestrator orchestrator
 COPY ranker ranker
+COPY evaluation evaluation
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 FROM ${PYTHON_IMAGE}

@@ -7,7 +7,11 @@ do not overlap into interpretations of the whole query, and normalises their con
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+
 from pydantic import Field
+from whoosh.lang.stopwords import stoplists
 
 from forage.catalog import Role, Schema
 from forage.catalog.schema import Attribute
@@ -27,9 +31,21 @@ class UnderstandingSettings(ReadingSettings):
     """An interpretation is multiplied by this for every word it leaves unexplained."""
     second_title_factor: float = Field(default=0.15, ge=0.01, le=1)
     """An interpretation is multiplied by this for every title after the first."""
+    sentence_tokens: int = Field(default=6, ge=2, le=100)
+    """Queries of so many words are read as sentences: most of their words name nothing."""
+    sentence_residual_factor: float = Field(default=0.7, ge=0.01, le=1)
+    """In a sentence, the factor of an unexplained word; function words cost almost nothing."""
+    sentence_partial_factor: float = Field(default=0.1, ge=0.01, le=1)
+    """In a sentence, the factor of a reading as part of a longer name."""
+    sentence_short_factor: float = Field(default=0.3, ge=0.01, le=1)
+    """In a sentence, the factor of a reading as a title of one word."""
 
 
 _MOST_TOKENS = 32
+_FUNCTION_WORD = 0.95
+"""An unexplained function word of a sentence."""
+_FUNCTION_NAME = 0.01
+"""A name of function words only, such as `Who Is It`, inside a sentence."""
 _Beam = tuple[float, tuple[Slot, ...]]
 
 
@@ -64,13 +80,14 @@ class Understanding:
         check_fields(cleaned, self._searchable, self._others)
         words = plain_words(cleaned, self._fields)
         tokens = tokenize(words)
-        interpretations = self.interpret(tokens)
+        spoken = language(cleaned, locale)
+        interpretations = self.interpret(tokens, spoken)
         constrained = bool(filters or like_item_ids or (cleaned and not tokens))
         return Query(
             text=cleaned,
             normalized=" ".join(tokens),
             tokens=tokens,
-            language=language(cleaned, locale),
+            language=spoken,
             query_class=self._classify(tokens, interpretations, constrained),
             interpretations=interpretations,
             filters=filters,
@@ -83,32 +100,58 @@ class Understanding:
             seed=seed,
         )
 
-    def interpret(self, tokens: tuple[str, ...]) -> tuple[Interpretation, ...]:
+    def interpret(
+        self, tokens: tuple[str, ...], language: str = "en"
+    ) -> tuple[Interpretation, ...]:
         """Return readings of the whole query, most likely first; confidences sum to below 1.
 
         The words beyond the first 32 are not read, and count as unexplained in every reading.
+        `language` tells function words apart, which matter in sentences only.
         """
         read = tokens[:_MOST_TOKENS]
         readings = Reader(self._gazetteer, self._settings, read).readings()
         settings = self._settings
+        sentence = len(read) >= settings.sentence_tokens
+        function_words = stoplists.get(language, frozenset[str]()) if sentence else ()
+        unexplained = [
+            _FUNCTION_WORD
+            if token in function_words
+            else (settings.sentence_residual_factor if sentence else settings.residual_factor)
+            for token in read
+        ]
         beams: list[list[_Beam]] = [[] for _ in range(len(read) + 1)]
         beams[0] = [(1.0, ())]
         width = settings.interpretations * 2
         for start in range(len(read)):
             here = sorted(beams[start], key=_rank)[:width]
-            beams[start + 1].extend((score * settings.residual_factor, s) for score, s in here)
+            beams[start + 1].extend((score * unexplained[start], s) for score, s in here)
             for slot in readings.get(start, ()):
+                confidence = slot.confidence
+                if sentence:
+                    confidence *= self._plausible(slot, read, function_words)
                 beams[slot.end].extend(
-                    (score * slot.confidence * self._repeated(slot, slots), (*slots, slot))
+                    (score * confidence * self._repeated(slot, slots), (*slots, slot))
                     for score, slots in here
                 )
         best = sorted(beams[len(read)], key=_rank)
         kept = [(score, slots) for score, slots in best if slots][: settings.interpretations]
-        plain = settings.residual_factor ** len(read)
+        plain = math.prod(unexplained)
         total = plain + sum(score for score, _ in kept)
         return tuple(
             Interpretation(slots, _residual(tokens, slots), score / total) for score, slots in kept
         )
+
+    def _plausible(
+        self, slot: Slot, read: tuple[str, ...], function_words: Collection[str]
+    ) -> float:
+        """Return how much a reading is worth in a sentence, where chance matches abound."""
+        words = read[slot.start : slot.end]
+        if all(word in function_words for word in words):
+            return _FUNCTION_NAME
+        if slot.item_id and len(slot.value.split()) > len(words):
+            return self._settings.sentence_partial_factor
+        short = len(words) == 1 and slot.attribute == self._schema.title
+        return self._settings.sentence_short_factor if short else 1.0
 
     def _repeated(self, slot: Slot, slots: tuple[Slot, ...]) -> float:
         title = self._schema.title
