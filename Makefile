@@ -12,7 +12,7 @@ DATA ?= data
 
 
 
-.PHONY: help setup demo test lint proto lock bench up mesh clean check-compose check-chart check-kubernetes chart-goldens
+.PHONY: help setup demo test lint proto lock bench up mesh clean check-compose check-chart check-kubernetes check-nats chart-goldens
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
@@ -51,7 +51,7 @@ proto: $(READY) ## Regenerate the stubs in forage/v1 from protos/.
 	  --mypy_out=quiet:. --mypy_grpc_out=quiet:. protos/forage/v1/*.proto
 
 lock: $(READY) ## Resolve pyproject.toml again into requirements.lock.
-	@$(BIN)/uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \
+	@$(BIN)/uv pip compile pyproject.toml --extra evaluate --group dev --universal --python-version 3.11 \
 	  --prerelease=if-necessary-or-explicit --no-header --no-annotate --generate-hashes --no-emit-index-url \
 	  --quiet -o requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra all --universal --python-version 3.11 -c requirements.lock \
@@ -60,6 +60,9 @@ lock: $(READY) ## Resolve pyproject.toml again into requirements.lock.
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml","rb"))["build-system"]["requires"], sep="\n")' \
 	  | $(BIN)/uv pip compile - -c requirements.lock --universal --python-version 3.11 --no-header --no-annotate \
 	  --generate-hashes --no-emit-index-url --quiet -o requirements.build.lock
+
+check-nats: $(READY) ## Test the NATS engine on real servers: promises, faults, copies, the mesh.
+	@PYTHON=$(BIN)/python deploy/check_nats.sh $(ARGS)
 
 check-compose: ## Build the image, run the seven containers, search, kill one, stop, restart.
 	@deploy/check_compose.sh

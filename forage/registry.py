@@ -103,6 +103,17 @@ class Registry(Protocol):
         """
         ...
 
+    def kinds(self) -> list[str]:
+        """Return all kinds that have a version, sorted."""
+        ...
+
+    def adopt(self, info: ArtifactInfo, payload: bytes) -> None:
+        """Store a version of another registry under its own number, unless that is taken.
+
+        It does not become current. For moving a registry, while nobody publishes to it.
+        """
+        ...
+
 
 class DirectoryRegistry:
     """A `Registry` in a folder, one sub-folder per kind.
@@ -206,6 +217,18 @@ class DirectoryRegistry:
             except OSError as error:
                 raise StorageError(f"cannot prune {folder}: {error}") from error
         return removed
+
+    def kinds(self) -> list[str]:
+        """Return all kinds that have a version; see `Registry.kinds`."""
+        return sorted({path.parent.name for path in self._root.glob("*/*.json")})
+
+    def adopt(self, info: ArtifactInfo, payload: bytes) -> None:
+        """Store a version of another registry; see `Registry.adopt`."""
+        folder = self._folder(info.kind)
+        with locked(folder / "lock"):
+            if info.version not in self._versions(info.kind):
+                replace_file(_payload_file(folder, info.version), payload)
+                replace_file(_info_file(folder, info.version), json.dumps(asdict(info)).encode())
 
     def _folder(self, kind: str) -> Path:
         if not _KIND.fullmatch(kind):

@@ -18,6 +18,7 @@ import grpc
 
 from forage.catalog.schema import Schema
 from forage.errors import StartupError
+from forage.lease import Lease
 from forage.log import EventLog
 from forage.log.follower import Follower
 from forage.registry import Registry
@@ -38,6 +39,8 @@ class Runtime:
     telemetry: Telemetry
     executor: Executor
     """Bounded threads for blocking engines: `server.workers` of them."""
+    lease: Lease | None = None
+    """Who of several replicas does what only one may do; None: files in the data folder."""
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function on the executor, inside the caller's trace."""

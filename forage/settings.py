@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from forage.errors import StartupError
 
@@ -74,6 +74,42 @@ class FeedbackSettings(Settings):
     """Position-based model: the result at position k is looked at with probability k^-decay."""
 
 
+class NatsSettings(Settings):
+    """How the log, the registry and the leases use a NATS server; see `log_url`.
+
+    At most one way to log in: user and password, a token, or credentials.
+    """
+
+    prefix: str = Field(default="forage", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
+    """Begins the names of all streams, buckets and subjects, so that Forages can share a server."""
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    token: SecretStr = SecretStr("")
+    creds: SecretStr = SecretStr("")
+    """The text of a credentials file: a user's JWT and its seed."""
+    creds_file: Path | None = None
+    """Such a file, instead of its text."""
+    tls_ca_file: Path | None = None
+    """Certificates to trust instead of the system's, for `tls://` addresses."""
+    tls_cert_file: Path | None = None
+    """The client's own certificate, for servers that ask for one."""
+    tls_key_file: Path | None = None
+    replicas: int = Field(default=1, ge=1, le=5)
+    """Servers that keep each stream; 3 survives the loss of one."""
+    catalog_max_bytes: int = Field(default=0, ge=0)
+    """Size at which catalogue writes are refused with RESOURCE_EXHAUSTED; 0: the server's."""
+    interactions_max_bytes: int = Field(default=0, ge=0)
+    """Size at which decisions and feedback are refused with RESOURCE_EXHAUSTED; 0: the server's."""
+    interactions_max_age_days: float = Field(default=0.0, ge=0, le=36_500)
+    """Age at which decisions and feedback are forgotten; 0 keeps them all."""
+    duplicate_window_s: float = Field(default=120.0, ge=1, le=86_400)
+    """How long the server remembers event ids; older repeats are found by their subject."""
+    connect_timeout_ms: int = Field(default=5_000, ge=100, le=120_000)
+    """How long a start waits for the server."""
+    request_timeout_ms: int = Field(default=5_000, ge=100, le=120_000)
+    """How long one read or write may take."""
+
+
 class ServiceSettings(Settings):
     """What every service can be told."""
 
@@ -82,7 +118,9 @@ class ServiceSettings(Settings):
     schema_file: Path = Path("config/films.schema.yaml")
     """The catalogue schema."""
     log_url: str = "sqlite:log.db"
-    """The event log: `sqlite:FILE`, relative to `data_dir`."""
+    """The event log: `sqlite:FILE`, relative to `data_dir`, or `nats://HOST:PORT[,HOST:PORT…]`
+    (`tls://` with TLS), which then keeps the registry and the leases too."""
+    nats: NatsSettings = NatsSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     server: ServerSettings = ServerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
@@ -126,7 +164,9 @@ def load(
     sources: dict[str, str] = {}
     layers = [
         *_from_file(file),
-        *_from_environment(service, os.environ if environment is None else environment),
+        *_from_environment(
+            service, settings_class, os.environ if environment is None else environment
+        ),
         *(((*name.split("."),), value, "flag") for name, value in (flags or {}).items()),
     ]
     for path, value, source in layers:
@@ -135,7 +175,8 @@ def load(
     try:
         settings = settings_class.model_validate(merged)
     except ValidationError as error:
-        raise StartupError(_explain(service, error, sources)) from error
+        # The cause would show the values, secrets included.
+        raise StartupError(_explain(service, settings_class, error, sources)) from None
     return Loaded(settings, sources)
 
 
@@ -175,16 +216,34 @@ def _flatten(content: Mapping[Any, Any], prefix: tuple[str, ...], source: str) -
             yield path, value, source
 
 
-def _from_environment(service: str, environment: Mapping[str, str]) -> Iterator[_Layer]:
+def _from_environment(
+    service: str, settings_class: type[BaseModel], environment: Mapping[str, str]
+) -> Iterator[_Layer]:
     prefix = f"FORAGE_{service.upper()}__"
     for name in sorted(environment):
         if name.startswith(prefix):
             path = tuple(name[len(prefix) :].lower().split("__"))
+            if _is_secret(settings_class, path):
+                # Read as YAML, the password 0123 would become a number.
+                yield path, environment[name], f"environment {name}"
+                continue
             try:
                 value = yaml.safe_load(environment[name])
             except yaml.YAMLError as error:
                 raise StartupError(f"environment {name}: {error}") from error
             yield path, value, f"environment {name}"
+
+
+def _is_secret(settings_class: type[BaseModel], path: Sequence[str]) -> bool:
+    found: Any = settings_class
+    for part in path:
+        fields = found.model_fields if _is_group(found) else {}
+        found = fields[part].annotation if part in fields else None
+    return found is SecretStr
+
+
+def _is_group(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _put(target: dict[str, Any], path: Sequence[str], value: object, source: str) -> None:
@@ -195,15 +254,23 @@ def _put(target: dict[str, Any], path: Sequence[str], value: object, source: str
     target[path[-1]] = value
 
 
-def _explain(service: str, error: ValidationError, sources: Mapping[str, str]) -> str:
+def _explain(
+    service: str,
+    settings_class: type[BaseModel],
+    error: ValidationError,
+    sources: Mapping[str, str],
+) -> str:
     lines = [f"{service}: the configuration is not valid"]
     for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
+        path = [str(part) for part in problem["loc"]]
+        name = ".".join(path)
         source = next(
             (s for n, s in sources.items() if n == name or n.startswith(f"{name}.")), "default"
         )
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {name} ({source}): there is no such setting")
+        elif _is_secret(settings_class, path):
+            lines.append(f"  {name} ({source}): {problem['msg']}")
         else:
             lines.append(f"  {name} ({source}): {problem['msg']}, got {problem['input']!r}")
     return "\n".join(lines)

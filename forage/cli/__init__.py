@@ -17,12 +17,13 @@ from forage.cli import (
     explain,
     feedback,
     importing,
+    installed,
+    log,
     policy,
     search,
     serve,
     status,
     trace,
-    train,
     up,
 )
 
@@ -41,13 +42,14 @@ app.command("up")(up.up)
 app.command("import")(importing.import_catalog)
 app.command("search")(search.search)
 app.command("feedback")(feedback.feedback)
-app.command("train", context_settings=train.PASS_ON, add_help_option=False)(train.train)
 app.add_typer(policy.app, name="policy")
+app.add_typer(log.app, name="log")
 app.command("status")(status.status)
 app.command("trace")(trace.trace)
 app.command("explain")(explain.explain)
 app.command("check-config")(check_config.check_config)
 app.command("serve")(serve.serve)
+installed.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,5 @@
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -7,30 +8,38 @@ from typing import get_args
 
 import pytest
 
+from forage.catalog import Item, Value
 from forage.cli import feedback as feedback_command
 from forage.cli import main
 from forage.client import FeedbackKind
 from forage.errors import InternalError, OverloadedError
-from forage.testing.catalog import SCHEMA, items
-from forage.testing.orchestrator import InMemoryOrchestrator
-from forage.testing.running import running
+from forage.log import Event, Stream
+from forage.testing.catalog import items
+from forage.v1 import decision_pb2
+from tests.service.orchestrator_mesh import applied
+from tests.service.served import NIGHT, RISING, SHOWN, WRITTEN, Served, served, stuck
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("cli")) as found:
+        yield found
+
+
 @pytest.fixture
-def orchestrator() -> Iterator[InMemoryOrchestrator]:
-    orchestrator = InMemoryOrchestrator(SCHEMA)
-    orchestrator.put(*items())
-    return orchestrator
+def mesh(shared: Served) -> Served:
+    shared.begin()
+    return shared
 
 
 @pytest.fixture
 def cli(
-    orchestrator: InMemoryOrchestrator,
+    mesh: Served,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Iterator[Cli]:
+) -> Cli:
     """Runs a command against the server, and returns its status, stdout and stderr."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -41,11 +50,17 @@ def cli(
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
-    with running(orchestrator) as address:
-        monkeypatch.setenv("FORAGE_ADDRESS", address)
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.delenv("FORAGE_DEBUG", raising=False)
-        yield run
+    monkeypatch.setenv("FORAGE_ADDRESS", mesh.address)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("FORAGE_DEBUG", raising=False)
+    return run
+
+
+def searched(cli: Cli, *options: str) -> str:
+    """Searches, and returns the request id."""
+    status, out, err = cli("search", "copper moon", "--json", *options)
+    assert status == 0, err
+    return str(json.loads(out)["request_id"])
 
 
 def test_help_is_quick():
@@ -84,19 +99,20 @@ def test_help_imports_nothing_heavy():
     assert ended.stderr.strip() == "[]"
 
 
-def test_a_search_shows_results_plan_and_what_to_do_next(cli, orchestrator):
-    status, out, _ = cli("search", "copper moon", "--facet", "genre", "--page-size", "1")
+def test_a_search_shows_results_plan_and_what_to_do_next(cli):
+    narrow = ("--filter", "director=Dario Velt", "--filter", "year=..1995")
+    status, out, _ = cli("search", "copper moon", "--facet", "genre", "--page-size", "1", *narrow)
 
-    request_id = next(iter(orchestrator.decisions))
     assert status == 0
     assert "Night of the Copper Moon" in out
-    assert "titles 1" in out
+    assert f"titles {len(SHOWN)}" in out
     assert "year 1987 · Tobin Achterberg, Sefa Morrow · Dario Velt · horror" in out
-    assert "titles 25→2 (2 alone" in out
+    assert f"titles 100→{len(SHOWN) + 1} (2 alone" in out
+    assert "others –" in out
     assert "cost 4/26, static (policy)" in out
     assert "genre: horror 2, action 1" in out
-    assert f"forage feedback {request_id} 'film:night-of-the-copper-moon' --kind click" in out
-    assert "--page-token 1" in out
+    assert re.search(rf"forage feedback [\w-]+ '{NIGHT}' --kind click", out)
+    assert "--page-token " in out
 
 
 def test_filters_are_typed_as_the_schema_types_them(cli):
@@ -109,7 +125,8 @@ def test_filters_are_typed_as_the_schema_types_them(cli):
     assert found("--filter", "year=2014") == ["film:a-quiet-orbit"]
     assert found("-f", "released=1979-01-01..1979-12-31") == ["film:seven-miles-of-rain"]
     assert found("-f", "year=..1980", "-f", "kind=film") == ["film:seven-miles-of-rain"]
-    named = [i.item_id for i in items() if i.kind in ("person", "genre")]
+    kinds = {i.item_id: i.kind for i in items()}
+    named = [i for i in SHOWN if kinds[i] in ("person", "genre")]
     assert found("--kind", "person", "--kind", "genre") == named
     assert len(found("--filter", "genre=romance|crime", "--exclude", "language=French")) == len(
         [
@@ -139,10 +156,11 @@ def test_an_unknown_filter_is_refused_by_the_server(cli):
 
 
 def test_grouped_results_are_shown_by_kind(cli):
-    status, out, _ = cli("search", "mara", "--group")
+    status, out, _ = cli("search", "mara", "--group", "--page-size", "100")
 
     assert status == 0
-    assert out.splitlines()[0] == "person"
+    headings = [line for line in out.splitlines() if line in ("film", "person", "genre")]
+    assert headings == ["film", "person", "genre"]
 
 
 def test_a_disabled_generator_is_shown_as_missing(cli):
@@ -150,18 +168,24 @@ def test_a_disabled_generator_is_shown_as_missing(cli):
 
     _, out, _ = cli("search", "moon")
 
-    assert "missing  titles: DISABLED switched off" in out
-    assert "nothing found" in out
     assert cli("policy", "enable", "titles")[1] == "switched off: none\n"
+    assert "missing  titles: DISABLED" in out
+    assert "titles masked" in out
 
 
-def test_text_from_the_catalogue_is_not_taken_for_markup(cli, orchestrator):
-    film = next(iter(items()))
-    title = type(film.values("title")[0])("[bold]Brackets[/] [REC]")
-    orchestrator.put(type(film)("film:x", "film", {"title": (title,)}))
+def test_a_search_that_finds_nothing_says_so(cli):
+    status, out, _ = cli("search", "moon", "--filter", "language=Klingon")
+
+    assert (status, out.splitlines()[0]) == (0, "nothing found")
+
+
+def test_text_from_the_catalogue_is_not_taken_for_markup(cli, mesh):
+    brackets = Item(WRITTEN, "film", {"title": (Value("[bold]Brackets[/] [REC]"),)})
+    mesh.run(applied(mesh.mesh, mesh.run(mesh.mesh.upsert([brackets]))))
 
     _, out, _ = cli("search", "[rec]")
 
+    mesh.run(applied(mesh.mesh, mesh.run(mesh.mesh.delete(WRITTEN))))
     assert "[bold]Brackets[/] [REC]" in out
 
 
@@ -169,29 +193,27 @@ def test_explaining_a_text_shows_utilities_reasons_contributions_and_fan_out(cli
     status, out, _ = cli("explain", "copper moon")
 
     assert status == 0
-    assert "25: 1.39 (4)" in out
-    assert "titles rank 1, score 1.000; found from fan-out 10" in out
-    assert "field: title" in out
-    assert "titles.rank +0.500" in out
+    assert re.search(r"100: \d\.\d\d \(4\)", out)
+    place = len(SHOWN)
+    assert f"titles rank {place}, score {1 / place:.3f}; found from fan-out 50" in out
+    assert f"place: {place} in the list" in out
+    assert "place +0.500" in out
 
 
-def test_explaining_a_request_id_reads_its_record(cli, orchestrator):
-    cli("search", "copper moon")
-    request_id = next(iter(orchestrator.decisions))
+def test_explaining_a_request_id_reads_its_record(cli, mesh):
+    request_id = searched(cli)
 
     status, out, _ = cli("explain", request_id)
 
     assert status == 0
     assert f"search {request_id}" in out
     assert "Night of the Copper Moon" in out
-    assert "found from fan-out 10" in out
-    assert list(orchestrator.decisions) == [request_id]
+    assert "found from fan-out 50" in out
+    assert mesh.line.calls.count("Search") == 1
 
 
-def test_feedback_is_recorded_once_per_event_id(cli, orchestrator):
-    cli("search", "copper moon")
-    request_id = next(iter(orchestrator.decisions))
-    event = ("feedback", request_id, "film:copper-moon-rising", "--kind", "play")
+def test_feedback_is_recorded_once_per_event_id(cli, mesh):
+    event = ("feedback", searched(cli), RISING, "--kind", "play")
 
     first = cli(*event, "--amount", "0.5", "--event-id", "e1")
     again = cli(*event, "--amount", "0.5", "--event-id", "e1")
@@ -201,13 +223,14 @@ def test_feedback_is_recorded_once_per_event_id(cli, orchestrator):
         "play recorded (event e1)\nnext: forage policy show, or the same search again\n",
     )
     assert again[:2] == (0, "play was recorded before (event e1); nothing changed\n")
-    assert orchestrator.events["e1"].amount == 0.5
+    assert {key: event.amount for key, event in mesh.events().items()} == {"e1": 0.5}
 
 
 def test_feedback_for_an_unknown_search_is_refused(cli):
     status, _, err = cli("feedback", "nosuch", "film:x")
 
-    assert (status, err) == (1, "error: there is no search 'nosuch'\n")
+    assert status == 1
+    assert err == "error: events[0].request_id: there is no search 'nosuch'\n"
 
 
 def test_feedback_offers_every_kind_that_there_is():
@@ -221,18 +244,29 @@ def test_an_unknown_kind_of_feedback_is_wrong_usage(cli):
     assert cli("feedback", "r", "i", "--kind", "stare")[0] == 2
 
 
-def test_replay_fails_if_the_plan_differs(cli, orchestrator):
-    cli("search", "copper moon")
-    request_id = next(iter(orchestrator.decisions))
+def test_a_decision_is_replayed(cli):
+    replayed = cli("policy", "replay", searched(cli))
 
-    same = cli("policy", "replay", request_id)
-    cli("policy", "disable", "titles")
-    differs = cli("policy", "replay", request_id)
+    plan = "static (policy), snapshot 0: titles=100 others=0"
+    assert replayed == (0, f"identical: {plan}\n", "")
 
-    assert same[0] == 0
-    assert same[1] == "identical: static (policy), snapshot 0: titles=25\n"
-    assert differs[0] == 1
-    assert "titles=0" in differs[1]
+
+def test_replay_fails_if_the_plan_differs(cli, mesh):
+    request_id = searched(cli, "--policy", "thompson")
+    recorded = decision_pb2.Decision()
+    recorded.CopyFrom(mesh.run(mesh.mesh.recorded(request_id)))
+    recorded.request_id = "somebody-elses"
+    record = Event(
+        Stream.DECISIONS, recorded.request_id, recorded.SerializeToString(), recorded.time.seconds
+    )
+    mesh.log.append([record])
+
+    status, out, err = cli("policy", "replay", "somebody-elses")
+
+    assert status == 1
+    assert "recorded: thompson (override)" in out
+    assert "replayed: thompson (override)" in out
+    assert "the replayed plan is not the recorded one" in err
 
 
 def test_policy_shows_traffic_and_generators(cli):
@@ -244,16 +278,17 @@ def test_policy_shows_traffic_and_generators(cli):
     assert json.loads(cli("policy", "show", "--json")[1])["traffic"] == {"static": 1.0}
 
 
-def test_status_shows_lag_and_who_cannot_be_reached(cli, orchestrator):
-    orchestrator.lag = 7
-
-    status, out, _ = cli("status")
+def test_status_shows_lag_and_who_cannot_be_reached(cli, tmp_path):
+    with stuck(tmp_path) as (behind, _):
+        status, out, _ = cli("status", "--address", behind.address)
+        as_json = json.loads(cli("status", "--json", "--address", behind.address)[1])
 
     assert status == 0
     assert "catching up" in out
     assert "unreachable" in out
+    assert "serving" in out
     assert " 7 " in out
-    assert json.loads(cli("status", "--json")[1])["services"][1]["service"] == "absent"
+    assert [s["service"] for s in as_json["services"] if "error" in s] == ["others"]
 
 
 def test_no_server_is_a_status_of_its_own(cli):
@@ -268,8 +303,8 @@ def test_no_server_is_a_status_of_its_own(cli):
 @pytest.mark.parametrize(
     "failure", [OverloadedError("too many searches"), InternalError("internal error; trace 12")]
 )
-def test_a_failure_of_the_server_is_a_message_and_no_traceback(cli, orchestrator, failure):
-    orchestrator.failures.extend([failure] * 50)
+def test_a_failure_of_the_server_is_a_message_and_no_traceback(cli, mesh, failure):
+    mesh.line.refuse("Search", failure)
 
     status, _, err = cli("search", "moon")
 
@@ -288,7 +323,7 @@ def test_wrong_usage_has_status_2(cli):
 
 
 def test_training_without_a_ranker_says_what_to_install(cli, monkeypatch):
-    monkeypatch.setattr("forage.cli.train.GROUP", "forage.commands.absent")
+    monkeypatch.setattr("forage.cli.installed.GROUP", "forage.commands.absent")
 
     status, _, err = cli("train")
 
@@ -309,7 +344,7 @@ def test_training_is_the_installed_commands_business(cli, tmp_path, monkeypatch)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend-ranker\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[pretend.commands]\ntrain = pretend_ranker:train\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("forage.cli.train.GROUP", "pretend.commands")
+    monkeypatch.setattr("forage.cli.installed.GROUP", "pretend.commands")
 
     assert cli("train", "--seed", "7")[:2] == (0, "trained with 7\n")
     assert cli("train", "--fail")[0] == 3

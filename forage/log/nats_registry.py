@@ -1,0 +1,264 @@
+"""The registry without a shared disk: payloads in NATS's object store, versions by CAS."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+from forage.errors import ConflictError, InvalidArgumentError, NotFoundError, StorageError
+from forage.log.nats_connection import NatsConnection
+from forage.log.nats_entries import Entries
+from forage.log.nats_objects import Objects
+from forage.log.nats_streams import Layout
+from forage.registry import JSON, ArtifactInfo
+
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_BYTES_PER_S = 4 * 2**20
+_LARGEST_S = 600.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Versions:
+    """What one entry of the bucket says of a kind: all that changes, so one CAS decides."""
+
+    newest: int
+    """The last version given out; 0 if there was none."""
+    current: int | None
+    objects: Mapping[int, str]
+    """Version to the name of its object and of its description."""
+    revision: int
+    """Of the entry."""
+
+    def to_bytes(self) -> bytes:
+        """Return it as JSON."""
+        objects = {str(version): name for version, name in self.objects.items()}
+        state = {"newest": self.newest, "current": self.current, "objects": objects}
+        return json.dumps(state).encode()
+
+
+class NatsRegistry:
+    """A `Registry` in a key-value bucket and an object store.
+
+    A version's object and description are written first, under a random name; the version exists
+    once the kind's one entry names them. A publisher that dies in between leaves an object that
+    nothing refers to.
+    """
+
+    def __init__(
+        self, connection: NatsConnection, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Use the buckets of the layout; `clock` dates new versions."""
+        layout = Layout(connection.settings)
+        self._connection = connection
+        self._entries = Entries(connection, layout.registry)
+        self._objects = Objects(connection, layout.artifacts)
+        self._clock = clock
+
+    def publish(
+        self,
+        kind: str,
+        payload: bytes,
+        metadata: Mapping[str, JSON],
+        *,
+        make_current: bool = True,
+        expected_current: int | None = None,
+    ) -> ArtifactInfo:
+        """Store a new version; see `Registry.publish`."""
+        if not make_current and expected_current is not None:
+            raise ValueError("expected_current has no meaning without make_current")
+        draft = ArtifactInfo(
+            kind=_checked(kind),
+            version=0,
+            sha256=hashlib.sha256(payload).hexdigest(),
+            size=len(payload),
+            created=self._clock(),
+            metadata=json.loads(json.dumps(dict(metadata), allow_nan=False)),
+            parent=None,
+        )
+        work = self._publish(draft, payload, make_current, expected_current)
+        return self._run(work, f"publish {kind}", len(payload))
+
+    def current(self, kind: str) -> ArtifactInfo | None:
+        """Return the current version; see `Registry.current`."""
+        return self._run(self._current(_checked(kind)), f"read {kind}")
+
+    def changed(self, kind: str, since_version: int | None) -> bool:
+        """Return whether there is another current version, by reading one small entry."""
+        return self._run(self._versions(_checked(kind)), f"read {kind}").current != since_version
+
+    def load(self, kind: str, version: int | None = None) -> tuple[ArtifactInfo, bytes]:
+        """Return a version with its verified payload; see `Registry.load`."""
+        return self._run(self._load(_checked(kind), version), f"load {kind}", None)
+
+    def set_current(self, kind: str, version: int, *, expected: int | None) -> ArtifactInfo:
+        """Make an existing version current; see `Registry.set_current`."""
+        work = self._set_current(_checked(kind), version, expected)
+        return self._run(work, f"change {kind}")
+
+    def history(self, kind: str) -> list[ArtifactInfo]:
+        """Return all versions, newest first; see `Registry.history`."""
+        return self._run(self._history(_checked(kind)), f"read {kind}", None)
+
+    def prune(self, kind: str, *, keep: int) -> list[int]:
+        """Remove old versions; see `Registry.prune`."""
+        if keep < 1:
+            raise ValueError(f"keep is {keep}, must be at least 1")
+        return self._run(self._prune(_checked(kind), keep), f"prune {kind}", None)
+
+    def kinds(self) -> list[str]:
+        """Return all kinds that have a version; see `Registry.kinds`."""
+        keys = self._run(self._entries.keys(), "read the kinds")
+        return sorted(key for key in keys if _KIND.fullmatch(key))
+
+    def adopt(self, info: ArtifactInfo, payload: bytes) -> None:
+        """Store a version of another registry; see `Registry.adopt`."""
+        _checked(info.kind)
+        self._run(self._adopt(info, payload), f"adopt {info.kind}", len(payload))
+
+    def _run(self, work: Coroutine[Any, Any, T], doing: str, size: int | None = 0) -> T:
+        extra_s = _LARGEST_S if size is None else size / _BYTES_PER_S
+        return self._connection.run(work, doing, extra_s=extra_s)
+
+    async def _versions(self, kind: str) -> _Versions:
+        entry = await self._entries.get(kind)
+        if entry.value is None:
+            return _Versions(0, None, {}, entry.revision)
+        try:
+            state = json.loads(entry.value)
+            objects = {int(version): str(name) for version, name in state["objects"].items()}
+            return _Versions(int(state["newest"]), state["current"], objects, entry.revision)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StorageError(f"the registry's entry of '{kind}' is damaged: {error}") from error
+
+    async def _publish(
+        self, draft: ArtifactInfo, payload: bytes, make_current: bool, expected: int | None
+    ) -> ArtifactInfo:
+        kind, name = draft.kind, f"{draft.kind}.{uuid.uuid4().hex}"
+        found = await self._versions(kind)
+        if make_current:
+            _expect(kind, found.current, expected)
+        await self._objects.put(_object(name), payload)
+        while True:
+            info = replace(draft, version=found.newest + 1, parent=found.current)
+            await self._entries.put(name, json.dumps(asdict(info)).encode())
+            wanted = replace(
+                found,
+                newest=info.version,
+                current=info.version if make_current else found.current,
+                objects={**found.objects, info.version: name},
+            )
+            if await self._entries.swap(kind, wanted.to_bytes(), found.revision):
+                return info
+            found = await self._versions(kind)
+            if make_current and found.current != expected:
+                await self._remove(name)
+                _expect(kind, found.current, expected)
+
+    async def _adopt(self, info: ArtifactInfo, payload: bytes) -> None:
+        name = f"{info.kind}.{uuid.uuid4().hex}"
+        while True:
+            found = await self._versions(info.kind)
+            if info.version in found.objects:
+                return
+            await self._objects.put(_object(name), payload)
+            await self._entries.put(name, json.dumps(asdict(info)).encode())
+            wanted = replace(
+                found,
+                newest=max(found.newest, info.version),
+                objects={**found.objects, info.version: name},
+            )
+            if await self._entries.swap(info.kind, wanted.to_bytes(), found.revision):
+                return
+
+    async def _current(self, kind: str) -> ArtifactInfo | None:
+        found = await self._versions(kind)
+        return None if found.current is None else await self._info(kind, found, found.current)
+
+    async def _info(self, kind: str, found: _Versions, version: int) -> ArtifactInfo:
+        name = found.objects.get(version)
+        entry = None if name is None else await self._entries.get(name)
+        if entry is None or entry.value is None:
+            raise NotFoundError(
+                f"there is no {kind} version {version}",
+                metadata={"kind": kind, "version": str(version)},
+            )
+        try:
+            info = ArtifactInfo(**json.loads(entry.value))
+        except (ValueError, TypeError) as error:
+            raise StorageError(f"the registry's entry '{name}' is damaged: {error}") from error
+        return replace(info, kind=kind, version=version)
+
+    async def _load(self, kind: str, version: int | None) -> tuple[ArtifactInfo, bytes]:
+        found = await self._versions(kind)
+        wanted = found.current if version is None else version
+        if wanted is None:
+            raise NotFoundError(f"there is no current {kind} yet", metadata={"kind": kind})
+        info = await self._info(kind, found, wanted)
+        name = _object(found.objects[wanted])
+        payload = await self._objects.get(name)
+        if hashlib.sha256(payload).hexdigest() != info.sha256:
+            raise StorageError(
+                f"object '{name}' is damaged: it does not have the SHA-256 that {kind} version"
+                f" {wanted} was published with",
+                metadata={"object": name},
+            )
+        return info, payload
+
+    async def _set_current(self, kind: str, version: int, expected: int | None) -> ArtifactInfo:
+        while True:
+            found = await self._versions(kind)
+            info = await self._info(kind, found, version)
+            _expect(kind, found.current, expected)
+            wanted = replace(found, current=version)
+            if await self._entries.swap(kind, wanted.to_bytes(), found.revision):
+                return info
+
+    async def _history(self, kind: str) -> list[ArtifactInfo]:
+        found = await self._versions(kind)
+        return [await self._info(kind, found, v) for v in sorted(found.objects, reverse=True)]
+
+    async def _prune(self, kind: str, keep: int) -> list[int]:
+        while True:
+            found = await self._versions(kind)
+            kept = {*sorted(found.objects)[-keep:], found.current}
+            removed = sorted(v for v in found.objects if v not in kept)
+            if not removed:
+                return []
+            left = {v: name for v, name in found.objects.items() if v in kept}
+            wanted = replace(found, objects=left)
+            if await self._entries.swap(kind, wanted.to_bytes(), found.revision):
+                for version in removed:
+                    await self._remove(found.objects[version])
+                return removed
+
+    async def _remove(self, name: str) -> None:
+        await self._entries.purge(name)
+        await self._objects.remove(_object(name))
+
+
+def _object(name: str) -> str:
+    # Names of objects are one token of a subject, names of entries are made into one.
+    return name.replace(".", "-")
+
+
+def _checked(kind: str) -> str:
+    if not _KIND.fullmatch(kind):
+        raise InvalidArgumentError(
+            "kind", f"'{kind}' is not a name", allowed="lower-case letters, digits, - and _"
+        )
+    return kind
+
+
+def _expect(kind: str, current: int | None, expected: int | None) -> None:
+    if current != expected:
+        raise ConflictError(
+            f"{kind} version {current} is current, not {expected}",
+            metadata={"kind": kind, "current": str(current), "expected": str(expected)},
+        )
