@@ -10,7 +10,7 @@ namespace=forage-check-$$
 
 "$kubectl" create namespace "$namespace"
 trap '"$kubectl" delete namespace "$namespace" --wait=false' EXIT
-for example in minimal production; do
+for example in minimal production replicas; do
   values=helm/forage/examples/$example/values.yaml
   # --dry-run=server takes the cluster's version and APIs into account; hooks want the installed rest.
   "$helm" template forage helm/forage --namespace "$namespace" --values "$values" --no-hooks --dry-run=server \

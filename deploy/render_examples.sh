@@ -21,3 +21,4 @@ render() {
 # The oldest Kubernetes supported, which cannot probe over gRPC, and a recent one.
 render minimal 1.20.2
 render production 1.37.0
+render replicas 1.37.0

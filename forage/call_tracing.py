@@ -183,7 +183,8 @@ class ClientCallInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
                 call.cancel()
             raise
         finally:
-            _finish(span, code, failed=code != _OK)
+            # Who cancels has lost interest, such as in the slower of two answers: nothing failed.
+            _finish(span, code, failed=code not in (_OK, _CANCELLED))
 
 
 def _finish(span: Span, code: int, *, failed: bool) -> None:

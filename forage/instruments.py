@@ -94,6 +94,10 @@ class Instruments:
         """Set a breaker's state: 0 closed, 1 half open, 2 open."""
         self.record(Metric.BREAKER_STATE, state, generator)
 
+    def hedged(self, outcome: str, *, component: str) -> None:
+        """Count one call that was made again to another replica: won, lost or failed."""
+        self.record(Metric.HEDGED, 1, component, outcome)
+
     def decisions_recorded(self, decisions: int = 1) -> None:
         """Count decisions appended to the log."""
         self.record(Metric.DECISIONS_RECORDED, decisions)

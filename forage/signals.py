@@ -69,7 +69,7 @@ class Attribute(StrEnum):
     SCANNED = "forage.scanned", "Items or edges a retriever looked at."
     PROPENSITY = "forage.propensity", "Probability of the plan under its policy, in (0, 1]."
     STAGE = "forage.stage", "A stage of a search: the name of its span, or `total`."
-    COMPONENT = "forage.component", "What was missing: a generator's name or `ranker`."
+    COMPONENT = "forage.component", "What was missing or slow: a generator's name or `ranker`."
     REASON = "forage.reason", "Why, from a closed set."
     PROJECTION = "forage.projection", "A projection's name."
     FEEDBACK_KIND = "forage.feedback_kind", "The kind of a feedback event, such as click."
@@ -214,6 +214,13 @@ class Metric(StrEnum):
         "1",
         (Attribute.GENERATOR,),
         "0 closed, 1 half open, 2 open.",
+    )
+    HEDGED = (
+        "forage.hedged",
+        Kind.COUNTER,
+        "{call}",
+        (Attribute.COMPONENT, Attribute.OUTCOME),
+        "Slow calls made again to another replica: won, lost, or failed if neither answered.",
     )
     DECISIONS_RECORDED = (
         "forage.decisions.recorded",

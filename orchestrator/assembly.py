@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import grpc
 
-from forage.channel import connect
+from forage.catalog.checkpoint import CatalogCheckpoint
+from forage.channel import connect, replicated
 from forage.errors import ForageError
 from forage.lease import FileLease
 from forage.log.follower import Follower
@@ -29,6 +30,7 @@ from orchestrator import servicers
 from orchestrator.bandit.summary import posterior_width
 from orchestrator.breaker import Breaker
 from orchestrator.fanout import FanOut
+from orchestrator.hedging import Hedge
 from orchestrator.history import HistoryProjection
 from orchestrator.index import CatalogProjection
 from orchestrator.learning import PolicyProjection
@@ -58,7 +60,10 @@ _logger = logging.getLogger(__name__)
 
 def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
     """Assemble the orchestrator; nothing is connected or read before `start`."""
-    catalog = CatalogProjection(runtime.schema)
+    checkpoint = CatalogCheckpoint(
+        settings.data_dir / CatalogProjection.name, runtime.log, runtime.schema, "orchestrator"
+    )
+    catalog = CatalogProjection(runtime.schema, checkpoint)
     history = HistoryProjection(settings.data_dir, runtime.log, settings.feedback)
     policy = _policy(settings, runtime)
     follower = Follower(runtime.log, [catalog, history, policy], batch=300)
@@ -69,6 +74,7 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
     recorder = Recorder(runtime, planner, draws=settings.plan.propensity_draws)
     load = Load(settings.load)
     channels, ranker = _channels(settings, runtime)
+    hedges = _hedges(settings, runtime)
     parts = Parts(
         settings=settings,
         runtime=runtime,
@@ -78,8 +84,8 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
         snapshots=snapshots,
         planner=planner,
         mask=Mask(settings, switches, breakers),
-        fan_out=FanOut(channels, breakers, settings),
-        ranking=Ranking(ranker, breakers[RANKER], settings.ranker),
+        fan_out=FanOut(channels, breakers, hedges, settings),
+        ranking=Ranking(ranker, breakers[RANKER], hedges.get(RANKER), settings.ranker),
         recorder=recorder,
         load=load,
     )
@@ -126,11 +132,12 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
 
 def _policy(settings: OrchestratorSettings, runtime: Runtime) -> PolicyProjection:
     instruments = runtime.telemetry.instruments
+    lease = runtime.lease or FileLease(settings.data_dir / "leases")
     return PolicyProjection(
         settings,
         runtime.log,
         runtime.registry,
-        FileLease(settings.data_dir / "leases") if settings.learner.enabled else None,
+        lease if settings.learner.enabled else None,
         on_reward=lambda name, reward: instruments.reward(reward, policy=name),
         tracer=runtime.telemetry.tracer,
     )
@@ -147,6 +154,18 @@ def _channels(
 
     generators = {name: channel(target.target) for name, target in settings.generators.items()}
     return generators, channel(settings.ranker.target)
+
+
+def _hedges(settings: OrchestratorSettings, runtime: Runtime) -> dict[str, Hedge]:
+    """Return what repeats slow calls, for each service that has replicas."""
+    addresses = {name: target.target for name, target in settings.generators.items()}
+    addresses[RANKER] = settings.ranker.target
+    instruments = runtime.telemetry.instruments
+
+    def hedge(name: str) -> Hedge:
+        return Hedge(settings.hedge, lambda outcome: instruments.hedged(outcome, component=name))
+
+    return {name: hedge(name) for name, address in addresses.items() if replicated(address)}
 
 
 class _Chores:

@@ -13,6 +13,7 @@ import grpc
 from forage.retrieval import Deadline
 from forage.v1 import generator_service_pb2, generator_service_pb2_grpc, plan_pb2, query_pb2
 from orchestrator.breaker import Breaker
+from orchestrator.hedging import Hedge
 from orchestrator.settings import OrchestratorSettings
 
 _logger = logging.getLogger(__name__)
@@ -60,13 +61,16 @@ class FanOut:
         self,
         channels: Mapping[str, grpc.aio.Channel],
         breakers: Mapping[str, Breaker],
+        hedges: Mapping[str, Hedge],
         settings: OrchestratorSettings,
     ) -> None:
+        """`hedges` are of the generators that have replicas."""
         self._stubs = {
             name: generator_service_pb2_grpc.CandidateGeneratorServiceStub(channel)
             for name, channel in channels.items()
         }
         self._breakers = breakers
+        self._hedges = hedges
         self._settings = settings
 
     async def call(
@@ -114,7 +118,7 @@ class FanOut:
         breaker.started(started)
         timeout = min(self._settings.generators[name].timeout_ms / 1000, deadline.remaining())
         try:
-            response = await self._stubs[name].Generate(request, timeout=max(timeout, 0.001))
+            response = await self._send(name, request, max(timeout, 0.001))
         except grpc.aio.AioRpcError as error:
             now = time.monotonic()
             hurried = timeout < fair_timeout(self._settings.generators[name].timeout_ms)
@@ -132,6 +136,14 @@ class FanOut:
             response.hits,
             time.monotonic() - started,
         )
+
+    async def _send(
+        self, name: str, request: generator_service_pb2.GenerateRequest, timeout_s: float
+    ) -> generator_service_pb2.GenerateResponse:
+        generate, hedge = self._stubs[name].Generate, self._hedges.get(name)
+        if hedge is None:
+            return await generate(request, timeout=timeout_s)
+        return await hedge.call(lambda left_s: generate(request, timeout=left_s), timeout_s)
 
     def _failure(
         self, name: str, fan_out: int, error: grpc.aio.AioRpcError, latency_s: float

@@ -24,7 +24,7 @@ from forage.lease import Lease
 from forage.log import EventLog, Record, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 from forage.log.interactions import Engagement, Impression, InteractionReader
-from forage.registry import Registry
+from forage.registry import ArtifactInfo, Registry
 from forage.telemetry import Span, Telemetry, Tracer
 from forage.v1 import decision_pb2, plan_pb2
 from orchestrator import bandit
@@ -38,6 +38,7 @@ POLICY = "policy"
 """The registry kind of policy snapshots."""
 LEASE = "learner"
 _LEASE_S = 5.0
+_RENEW_S = 2.0
 _FIRST_UNENGAGED = 20.0
 _MOST_UNENGAGED = 200.0
 """Searches without feedback that may be learned from before the next one with feedback."""
@@ -113,6 +114,7 @@ class PolicyProjection:
         self._applied = 0
         self._learned_since_publish = 1
         self._published_at = -math.inf
+        self._renew_at = -math.inf
 
     @property
     def observations(self) -> int:
@@ -215,8 +217,8 @@ class PolicyProjection:
         engagements = _engagements(complete)
         if not self._counts(engaged=bool(engagements)):
             return
-        observation = self._observation(decision, engagements)
-        self._learner.observe(observation, time=now, sequence=sequence)
+        alone, added = self._observation(decision, engagements)
+        self._learner.observe(alone, time=now, sequence=sequence, added=added)
         if engagements:
             self._credit(decision.request_id)
         reward = min(1.0, sum(e.reward for e in engagements))
@@ -254,8 +256,8 @@ class PolicyProjection:
             g: next((f for f in levels.fan_outs if f >= rank), levels.fan_outs[-1])
             for g, rank in ranks.items()
         }
-        observation = self._observation(late.decision, engagements, reached)
-        self._learner.observe(observation, time=now, sequence=sequence)
+        alone, added = self._observation(late.decision, engagements, reached)
+        self._learner.observe(alone, time=now, sequence=sequence, added=added)
         self._credit(late.decision.request_id)
         self._learned_since_publish += 1
 
@@ -278,7 +280,8 @@ class PolicyProjection:
         decision: decision_pb2.Decision,
         engagements: Sequence[bandit.Engagement],
         reached: Mapping[str, int] | None = None,
-    ) -> Observation:
+    ) -> tuple[Observation, Observation]:
+        """Return what the search teaches of each generator alone, and of what each adds."""
         context = context_of(decision.plan)
         executed: dict[str, int | None] = {
             o.generator: o.fan_out
@@ -287,13 +290,36 @@ class PolicyProjection:
         }
         if reached is not None:
             executed = {g: min(f or 0, reached.get(g, 0)) for g, f in executed.items()}
-        return bandit.observe(
-            context.levels,
-            context.generators,
-            context.phi,
-            executed=executed,
-            engagements=engagements,
+        alone, added = (
+            bandit.observe(
+                context.levels,
+                context.generators,
+                context.phi,
+                executed=executed,
+                engagements=engagements,
+                precedence=precedence,
+            )
+            for precedence in ((), self._precedence(decision, executed))
         )
+        return alone, added
+
+    def _precedence(
+        self, decision: decision_pb2.Decision, executed: Mapping[str, int | None]
+    ) -> list[str]:
+        """Return the generators that answered, by what a cost unit spent on each alone finds.
+
+        It is the greedy order in which a plan would be put together from nothing (Nemhauser,
+        Wolsey & Fisher, 1978): each is then credited with what it adds to the better ones. The
+        linear model says what each finds alone, for it is taught every find.
+        """
+        context = context_of(decision.plan)
+        finds, _ = self._learner.linear.moments(context.generators, context.phi)
+        worth = {}
+        for g, name in enumerate(context.generators):
+            level = context.levels.level(executed.get(name) or 0)
+            if level:
+                worth[name] = float(finds[g, level - 1]) / max(int(context.cost[g, level]), 1)
+        return sorted(worth, key=lambda name: (-worth[name], name))
 
     def _judge(
         self,
@@ -319,22 +345,31 @@ class PolicyProjection:
                     safeguard.observe(preset_name(index), reward - price * plan.cost, time=now)
 
     def publish_if_due(self) -> None:
-        """Publish a snapshot if something was learned, enough time has passed, and we may."""
+        """Hold on to the lease; publish if there is news, enough time has passed, and we may."""
         now = self._clock()
-        due = now - self._published_at >= self._settings.learner.publish_every_s
-        if self._lease is None or not self._learned_since_publish or not due:
+        waited = now - self._published_at >= self._settings.learner.publish_every_s
+        news = waited and self._learned_since_publish > 0
+        if self._lease is None or not (news or now >= self._renew_at):
             return
-        if not self._lease.acquire(LEASE, self._holder, _LEASE_S):
+        # Read before the lease is confirmed: whoever publishes after that makes ours conflict, even
+        # if this process is stopped for longer than its lease lasts.
+        current = self._registry.current(POLICY)
+        self._renew_at = now + _RENEW_S
+        if self._lease.acquire(LEASE, self._holder, _LEASE_S) and news:
+            self._publish(current, now)
+
+    def _publish(self, current: ArtifactInfo | None, now: float) -> None:
+        if self._is_behind(current):
             return
         with self._lock:
-            snapshot = self._learner.snapshot()
+            snapshot, applied = self._learner.snapshot(), self._applied
+            observations = self.observations
             learned, self._learned_since_publish = self._learned_since_publish, 0
-        current = self._registry.current(POLICY)
         try:
             self._registry.publish(
                 POLICY,
                 snapshot.to_bytes(),
-                {"sequence": snapshot.sequence, "observations": self.observations},
+                {"sequence": snapshot.sequence, "applied": applied, "observations": observations},
                 expected_current=current.version if current else None,
             )
         except ForageError as error:
@@ -345,6 +380,14 @@ class PolicyProjection:
             return
         self._registry.prune(POLICY, keep=self._settings.learner.keep_snapshots)
         self._published_at = now
+
+    def _is_behind(self, current: ArtifactInfo | None) -> bool:
+        """Whether the current snapshot was learned from records that this learner has yet to read.
+
+        A sequence beyond the log's end is another log's, and says nothing.
+        """
+        theirs = current.metadata.get("applied") if current else None
+        return isinstance(theirs, int) and self._applied < theirs <= self._log.head(self.topic)
 
     def release(self) -> None:
         """Give the lease back, so that another learner need not wait for it to expire."""

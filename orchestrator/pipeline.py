@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from opentelemetry import trace
 
 from forage import wire
-from forage.errors import NotFoundError, UnavailableError
+from forage.errors import NotFoundError, StorageError, UnavailableError
 from forage.retrieval import Deadline, Query
 from forage.services import Runtime
 from forage.telemetry import Attribute, Span
@@ -38,6 +39,7 @@ Response = search_service_pb2.SearchResponse
 _RANK_RESERVE_S = 0.02
 _ANSWER_RESERVE_S = 0.005
 _RESCUE_S = 0.01
+_REPEAT_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class Pipeline:
         )
         validation.check(request, self._parts.runtime.schema, self._settings)
         token = PageToken.decode(request.page_token, request)
-        root = await self._parts.recorder.find(token.request_id)
+        root = await self._parts.recorder.find_soon(token.request_id)
         if root is None:
             raise NotFoundError(f"page_token: the search '{token.request_id}' is not recorded")
         size = request.page_size or self._settings.page_size
@@ -156,7 +158,12 @@ class Pipeline:
     async def repeat(self, request: Request) -> Response | None:
         """Return the answer already given under the request's id; None if there is none."""
         validation.check(request, self._parts.runtime.schema, self._settings)
-        decision = await self._parts.recorder.find(request.request_id)
+        try:
+            async with asyncio.timeout(_REPEAT_S):
+                decision = await self._parts.recorder.find(request.request_id)
+        except (StorageError, TimeoutError):
+            # Better answered anew than not at all while the log is away.
+            return None
         if decision is None:
             return None
         response = self._respond(request, decision, Ranked([]))

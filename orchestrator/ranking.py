@@ -19,6 +19,7 @@ from forage.v1 import (
 from orchestrator.breaker import Breaker
 from orchestrator.fanout import EXPECTED, Outcome, fair_timeout
 from orchestrator.fusion import Candidate, add_provenance
+from orchestrator.hedging import Hedge
 from orchestrator.settings import RankerTarget
 from orchestrator.slots import Placed
 
@@ -53,9 +54,17 @@ class Ranked:
 class Ranking:
     """Asks the ranker; its absence costs quality, never an answer."""
 
-    def __init__(self, channel: grpc.aio.Channel, breaker: Breaker, settings: RankerTarget) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        breaker: Breaker,
+        hedge: Hedge | None,
+        settings: RankerTarget,
+    ) -> None:
+        """`hedge` is for a ranker that has replicas."""
         self._stub = ranker_service_pb2_grpc.RankerServiceStub(channel)
         self._breaker = breaker
+        self._hedge = hedge
         self._settings = settings
         self._fair_s = fair_timeout(settings.timeout_ms)
 
@@ -97,7 +106,7 @@ class Ranking:
         self._breaker.started(now)
         timeout = min(self._settings.timeout_ms / 1000, deadline.remaining() - _ANSWER_RESERVE_S)
         try:
-            response = await self._stub.Rank(request, timeout=max(timeout, 0.001))
+            response = await self._send(request, max(timeout, 0.001))
         except grpc.aio.AioRpcError as error:
             return self._failed(candidates, error, fair=timeout >= self._fair_s)
         self._breaker.succeeded()
@@ -105,6 +114,15 @@ class Ranking:
             _logger.error("ranker: it returned other items than it was given")
             return Ranked.fused(candidates, "FAILED", "it returned other items than it was given")
         return _merged(candidates, response)
+
+    async def _send(
+        self, request: ranker_service_pb2.RankRequest, timeout_s: float
+    ) -> ranker_service_pb2.RankResponse:
+        if self._hedge is None:
+            return await self._stub.Rank(request, timeout=timeout_s)
+        return await self._hedge.call(
+            lambda left_s: self._stub.Rank(request, timeout=left_s), timeout_s
+        )
 
     def _failed(
         self, candidates: Sequence[Candidate], error: grpc.aio.AioRpcError, *, fair: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import Collection
 from contextlib import suppress
@@ -25,6 +26,8 @@ _MOST_WAITING = 5_000
 _BATCH = 256
 _RECENT = 1_000
 _RETRY_S = 0.5
+_PATIENCE_S = 0.5
+_POLL_S = 0.02
 _logger = logging.getLogger(__name__)
 
 
@@ -84,6 +87,19 @@ class Recorder:
             return waiting.decision
         record = await self._runtime.in_thread(self._runtime.log.get, Stream.DECISIONS, request_id)
         return None if record is None else decision_pb2.Decision.FromString(record.payload)
+
+    async def find_soon(self, request_id: str) -> decision_pb2.Decision | None:
+        """Return a decision as `find` does, but wait a moment for it.
+
+        A search that another orchestrator answered is in the log shortly after the answer, and its
+        next page or its feedback may be here sooner.
+        """
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            decision = await self.find(request_id)
+            if decision is not None or time.monotonic() > until:
+                return decision
+            await asyncio.sleep(_POLL_S)
 
     async def durable(self, request_ids: Collection[str]) -> None:
         """Wait until none of these decisions is waiting to be written.

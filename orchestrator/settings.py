@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from forage import channel
+from forage.errors import InvalidArgumentError
 from forage.settings import ServerSettings, ServiceSettings, Settings
 from orchestrator.bandit import Levels, Traffic
 from orchestrator.understanding import UnderstandingSettings
@@ -13,11 +16,23 @@ from orchestrator.understanding import UnderstandingSettings
 POLICIES = ("thompson", "epsilon_greedy", "lints", "static", "full", "uniform")
 
 
+def _reachable(address: str) -> str:
+    try:
+        channel.target(address)
+    except InvalidArgumentError as error:
+        raise ValueError(error.message) from None
+    return address
+
+
+Address = Annotated[str, AfterValidator(_reachable)]
+"""Where a service is: `host:port`, `IP:port,IP:port` for replicas, or `dns:///name:port`."""
+
+
 class GeneratorTarget(Settings):
     """One candidate generator, as the orchestrator sees it."""
 
-    target: str
-    """`host:port` of its server."""
+    target: Address
+    """`host:port` of its server, `IP:port,IP:port` of replicas, or `dns:///name:port`."""
     enabled: bool = True
     """Whether it may be called at all."""
     timeout_ms: int = Field(default=250, ge=1, le=60_000)
@@ -33,7 +48,8 @@ class GeneratorTarget(Settings):
 class RankerTarget(Settings):
     """The ranker, as the orchestrator sees it."""
 
-    target: str = "127.0.0.1:7105"
+    target: Address = "127.0.0.1:7105"
+    """As a generator's."""
     timeout_ms: int = Field(default=250, ge=1, le=60_000)
     max_candidates: int = Field(default=300, ge=1, le=2_000)
     """Candidates sent to the ranker; the best by fused score. The rest follow in fused order."""
@@ -50,6 +66,25 @@ class BreakerSettings(Settings):
     """How long it stays open before one call tries again."""
 
 
+class HedgeSettings(Settings):
+    """When a slow call is made again, to another replica; only if the target has several."""
+
+    most_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of a service's calls that may be; 0: none."""
+    after_quantile: float = Field(default=0.95, ge=0.5, lt=1)
+    """How long a call has before it is: this quantile of the recent latencies,"""
+    least_ms: int = Field(default=2, ge=1, le=60_000)
+    """but at least this"""
+    most_ms: int = Field(default=100, ge=1, le=60_000)
+    """and at most this, which is also what holds while few latencies are known."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> HedgeSettings:
+        if self.least_ms > self.most_ms:
+            raise ValueError("least_ms must not be above most_ms")
+        return self
+
+
 class PlanSettings(Settings):
     """How plans are chosen."""
 
@@ -57,8 +92,10 @@ class PlanSettings(Settings):
     """The fan-outs to choose from; the first is 0."""
     budget: int = Field(default=26, ge=1, le=10_000)
     """The most a plan may cost, in cost units."""
-    price: float = Field(default=0.006, ge=0, le=1)
+    price: float = Field(default=0.001, ge=0, le=1)
     """What a cost unit must bring in coverage; higher calls less."""
+    redundancy: float = Field(default=3.0, ge=1, le=50)
+    """How much generators find the same items; 1 if each finds by itself, more calls fewer."""
     exploration: float = Field(default=1.0, ge=0, le=10)
     """Scale of the posterior's spread in Thompson draws; 1 is Thompson sampling."""
     epsilon: float = Field(default=0.05, ge=0, le=1)
@@ -202,6 +239,7 @@ class OrchestratorSettings(ServiceSettings):
     learner: LearnerSettings = LearnerSettings()
     slots: ExplorationSlots = ExplorationSlots()
     breaker: BreakerSettings = BreakerSettings()
+    hedge: HedgeSettings = HedgeSettings()
     load: LoadSettings = LoadSettings()
 
     @model_validator(mode="after")

@@ -11,8 +11,9 @@ import grpc
 
 from forage.catalog.item import Item
 from forage.catalog.schema import Schema
+from forage.channel import channel_options, target
 from forage.client import calls
-from forage.client.attempts import Attempts, Retry, channel_options, failure, not_reached, traced
+from forage.client.attempts import Attempts, Retry, failure, not_reached, traced
 from forage.client.calls import Call, Feedback, FeedbackKind, SearchOptions
 from forage.client.results import SearchPage
 from forage.client.state import Decision, FeedbackReceipt, IngestStatus, PolicyState, Replay
@@ -38,15 +39,16 @@ class AsyncClient:
     ) -> None:
         """Prepare to call the orchestrator at `address`; it is connected to on first use.
 
-        `timeout_s` is the deadline of a call, retries included. With `telemetry`, every attempt
-        is a client span, and the server's spans hang below it.
+        Several orchestrators are called in turn: `IP:port,IP:port`, or `dns:///name:port` for
+        all addresses of a name. `timeout_s` is the deadline of a call, retries included. With
+        `telemetry`, every attempt is a client span, and the server's spans hang below it.
         """
         self.address = address
         self._timeout_s = timeout_s
         self._retry = retry
         self._telemetry = telemetry or Telemetry.disabled()
         self._channel = grpc.aio.insecure_channel(
-            address, options=channel_options(max_message_bytes)
+            target(address), options=channel_options(address, max_message_bytes)
         )
         self._schema: Schema | None = None
 

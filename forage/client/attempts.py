@@ -68,19 +68,6 @@ class Attempts:
         return pause
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """Return the options of a client's channel: bounded, and quick to reconnect."""
-    return [
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1_000),
-        # `Attempts` retries, within the call's deadline.
-        ("grpc.enable_retries", 0),
-    ]
-
-
 def not_reached(
     sequence: int, behind: Mapping[str, int], timeout_s: float
 ) -> DeadlineExceededError:

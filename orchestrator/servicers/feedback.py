@@ -68,7 +68,7 @@ class FeedbackServicer(pb_grpc.FeedbackServiceServicer):
         found: dict[str, decision_pb2.Decision] = {}
         for index, event in enumerate(events):
             if event.request_id not in found:
-                decision = await self._recorder.find(event.request_id)
+                decision = await self._recorder.find_soon(event.request_id)
                 if decision is None:
                     raise NotFoundError(
                         f"events[{index}].request_id: there is no search '{event.request_id}'",

@@ -11,6 +11,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm/forage"
+SCALING = {"minReplicas": 2, "maxReplicas": 4, "cpuPercent": 70}
+ON_NATS = {"nats": {"url": "nats://nats:4222"}}
 HELM = os.environ.get("FORAGE_HELM") or shutil.which("helm")
 
 pytestmark = pytest.mark.skipif(
@@ -72,6 +74,19 @@ def test_the_examples_render_to_their_golden_files(tmp_path):
         ({"services": {"lexcial": {}}}, "services.lexcial: config.server.port is missing"),
         ({"services": {"orchestrator": None}}, "orchestrator"),
         ({"telemetry": {"endpoint": "collector:4317"}}, "endpoint"),
+        ({"services": {"lexical": {"replicas": 2}}}, "services.lexical: replicas and autoscaling"),
+        (
+            {"services": {"lexical": {"autoscaling": SCALING}}},
+            "services.lexical: replicas and auto",
+        ),
+        ({**ON_NATS, "services": {"graph": {"replicas": 0}}}, "replicas"),
+        ({**ON_NATS, "services": {"graph": {"autoscaling": {"min": 1}}}}, "autoscaling"),
+        (
+            {**ON_NATS, "services": {"graph": {"replicas": 2, "autoscaling": SCALING}}},
+            "services.graph: replicas and autoscaling exclude each other",
+        ),
+        ({"nats": {"url": "http://nats:4222"}}, "url"),
+        ({"topologySpread": "Perhaps"}, "topologySpread"),
     ],
 )
 def test_bad_values_are_refused_by_name(tmp_path, values, told):
@@ -150,3 +165,39 @@ def test_the_packaged_chart_carries_the_settings_files_and_no_examples(tmp_path)
 
     assert {f"forage/config/{p.name}" for p in (ROOT / "config").glob("*.yaml")} <= names
     assert not any("/examples/" in name for name in names)
+
+
+def test_with_nats_every_service_has_pods_of_its_own(tmp_path):
+    values = {**ON_NATS, "services": {"trending": {"config": {"server": {"port": 7107}}}}}
+
+    found = render(tmp_path, values)
+
+    sets = {m["metadata"]["name"]: m["spec"] for m in found if m["kind"] == "StatefulSet"}
+    orchestrator = sets["forage-orchestrator"]["template"]["spec"]["containers"][0]
+    target = "dns:///forage-trending.default.svc.cluster.local:7107"
+    assert len(sets) == 8
+    assert all(spec["replicas"] == 1 for spec in sets.values())
+    assert f'--set=generators.trending.target="{target}"' in orchestrator["args"]
+
+
+def test_long_names_fit_into_what_kubernetes_allows(tmp_path):
+    values = {**ON_NATS, "fullnameOverride": "a" * 60}
+
+    for manifest in render(tmp_path, values):
+        limit = 52 if manifest["kind"] == "StatefulSet" else 63
+        assert len(manifest["metadata"]["name"]) <= limit, manifest["kind"]
+
+
+def test_an_old_cluster_gets_the_apis_that_it_has(tmp_path):
+    values = {
+        **ON_NATS,
+        "podDisruptionBudget": {"enabled": True},
+        "services": {"graph": {"autoscaling": SCALING}},
+    }
+
+    def versions(kubernetes):
+        found = render(tmp_path, values, "--kube-version", kubernetes)
+        return {m["kind"]: m["apiVersion"] for m in found}
+
+    assert versions("1.20.2")["HorizontalPodAutoscaler"] == "autoscaling/v2beta2"
+    assert versions("1.37.0")["HorizontalPodAutoscaler"] == "autoscaling/v2"

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -92,23 +93,24 @@ def test_feedback_is_a_trace_of_its_own_that_links_to_its_search(running_mesh: R
         page = client.search("lantern")
         client.record_feedback(page.request_id, page.results[0].item.item_id, "play")
 
-    def linked() -> bool:
+    def linking() -> list[Any]:
+        """Return the spans of feedback that link to the search."""
         lines = (running_mesh.data / "telemetry" / "orchestrator.traces.jsonl").read_text()
-        spans = [
+        return [
             span
             for line in lines.splitlines()
             for resource in json.loads(line)["resourceSpans"]
             for scope in resource["scopeSpans"]
             for span in scope["spans"]
+            if span["name"] == "record_feedback"
+            and any(link["traceId"] == page.trace_id for link in span.get("links", ()))
         ]
-        feedback = [s for s in spans if s["name"] == "record_feedback"]
-        return any(
-            link["traceId"] == page.trace_id and span["traceId"] != page.trace_id
-            for span in feedback
-            for link in span.get("links", ())
-        )
 
-    eventually(linked)
+    eventually(linking)
+    (feedback,) = linking()
+
+    assert feedback["traceId"] != page.trace_id
+    assert len(feedback["links"]) == 1
 
 
 def test_grpcurl_searches_by_reflection(running_mesh: RunningMesh):
