@@ -216,7 +216,11 @@ def _interpretation_to_proto(reading: Interpretation) -> query_pb2.Interpretatio
 
 
 def query_from_proto(message: query_pb2.Query, *, request_id: str = "", seed: int = 0) -> Query:
-    """Convert a query; raises `InvalidArgumentError` for an unset class or a bad filter."""
+    """Convert a query.
+
+    Raises `InvalidArgumentError` for an unset class, a bad filter, or a confidence that is no
+    number.
+    """
     query_class = _CLASS_NAMES.get(message.query_class)
     if query_class is None:
         raise InvalidArgumentError(
@@ -224,6 +228,12 @@ def query_from_proto(message: query_pb2.Query, *, request_id: str = "", seed: in
             f"{message.query_class} is not a query class",
             allowed=", ".join(c.value for c in QueryClass),
         )
+    for index, reading in enumerate(message.interpretations):
+        confidences = (reading.confidence, *(s.confidence for s in reading.slots))
+        if not all(map(math.isfinite, confidences)):
+            raise InvalidArgumentError(
+                f"query.interpretations[{index}]", "a confidence is no number", allowed="0 to 1"
+            )
     return Query(
         text=message.text,
         normalized=message.normalized,

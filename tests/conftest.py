@@ -2,6 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite(
-    "forage.testing.log_contract", "forage.testing.retriever_contract", "forage.testing.running"
-)
+pytest.register_assert_rewrite("forage.testing.log_contract", "forage.testing.retriever_contract")

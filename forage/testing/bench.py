@@ -125,8 +125,8 @@ class Bench:
             self._follower.wait_for(topic, sequence, Deadline.after(WAIT_S))
 
     def retrieve(self, query: Query, limit: int = 50) -> Retrieval:
-        """Retrieve with time to spare."""
-        return self.generator.retrieve(query, limit, Deadline.after(WAIT_S))
+        """Retrieve with time to spare, and with reasons."""
+        return self.generator.retrieve(query, limit, Deadline.after(WAIT_S), explain=True)
 
     def folders(self) -> list[Path]:
         """Return the projections' folders: all in `data_dir` but the log and the registry."""

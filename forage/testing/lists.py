@@ -13,6 +13,7 @@ from forage.errors import ForageError
 from forage.log.follower import Follower
 from forage.services import Assembly, Runtime, Service
 from forage.settings import GeneratorSettings
+from forage.v1 import candidate_pb2
 from forage.v1 import generator_service_pb2 as pb
 from forage.v1 import generator_service_pb2_grpc as pb_grpc
 
@@ -28,6 +29,8 @@ class ListGenerator(pb_grpc.CandidateGeneratorServiceServicer):
     item_ids: Sequence[str]
     delay_s: float = 0.0
     error: ForageError | None = None
+    ready: bool = True
+    """What it says of itself when asked for its status."""
     requests: list[pb.GenerateRequest] = field(default_factory=list)
     """Every request received, in order."""
 
@@ -39,15 +42,24 @@ class ListGenerator(pb_grpc.CandidateGeneratorServiceServicer):
             raise self.error
         found = self.item_ids[: request.limit]
         return pb.GenerateResponse(
-            hits=[pb.Hit(item_id=i, score=1 / rank) for rank, i in enumerate(found, start=1)],
+            hits=[
+                pb.Hit(
+                    item_id=item_id,
+                    score=1 / rank,
+                    reasons=[candidate_pb2.Reason(kind="place", detail=f"{rank} in the list")]
+                    if request.explain
+                    else (),
+                )
+                for rank, item_id in enumerate(found, start=1)
+            ],
             scanned=len(self.item_ids),
         )
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: Context
     ) -> pb.GetStatusResponse:
-        """Report readiness; there is no projection behind a list."""
-        return pb.GetStatusResponse(service=self.name, ready=True)
+        """Report readiness as told; there is no projection behind a list."""
+        return pb.GetStatusResponse(service=self.name, ready=self.ready)
 
     def service(self) -> Service:
         """Return this generator as a service that `running` can serve."""

@@ -102,10 +102,8 @@ class Q2E:
         counts[at + _SHOWN] += shown
 
     def _row(self, entry: _Entry, item_id: str, time: float) -> int:
-        try:
+        if item_id in entry.item_ids:
             return entry.item_ids.index(item_id)
-        except ValueError:
-            pass
         blank = array("d", (0.0, 0.0, time, 0.0, 0.0))
         if len(entry.item_ids) < self._items_per_key:
             entry.item_ids.append(item_id)

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from forage import wire
-from forage.catalog import Item
+from forage.catalog import Item, Schema
 from forage.errors import StorageError
 from forage.log import Event, EventLog, Record, Topic
 from forage.log.follower import Follower
@@ -146,6 +146,8 @@ class Mesh:
         self.generators = {g.name: g for g in generators}
         self.ranker = BackwardRanker()
         self.ports: dict[str, int] = {}
+        self.address = ""
+        """Of the orchestrator."""
         self._servers: dict[str, AsyncExitStack] = {}
 
     async def start(self, name: str) -> None:
@@ -257,6 +259,7 @@ async def orchestrating(
         running(service, settings, telemetry=telemetry) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
+        mesh.address = f"127.0.0.1:{port}"
         mesh.connect(channel)
         yield mesh
 
@@ -268,13 +271,14 @@ async def meshed(
     generators: Sequence[ListGenerator] | None = None,
     ranker: bool = True,
     items: Sequence[Item] = ITEMS,
+    schema: Schema = catalog.SCHEMA,
     service: Service = SERVICE,
     telemetry: Telemetry | None = None,
     **changes: Any,
 ) -> AsyncIterator[Mesh]:
     """Run generators, perhaps a ranker, and an orchestrator that holds the items."""
-    schema = catalog.SCHEMA.model_dump(mode="json")
-    (folder / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
+    text = yaml.safe_dump(schema.model_dump(mode="json"), sort_keys=False)
+    (folder / "schema.yaml").write_text(text)
     mesh = Mesh(folder, lists() if generators is None else generators)
     try:
         for name in (*mesh.generators, *(["ranker"] if ranker else [])):

@@ -4,144 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
-import numpy as np
 import pytest
 import pytest_asyncio
-import yaml
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from forage import wire
 from forage.errors import StorageError
-from forage.log.engines import open_log
 from forage.registry import DirectoryRegistry
-from forage.serving import serve
-from forage.telemetry import Telemetry
 from forage.testing import catalog
 from forage.v1 import query_pb2
 from forage.v1 import ranker_service_pb2 as pb
-from forage.v1 import ranker_service_pb2_grpc as pb_grpc
-from ranker import SERVICE
 from ranker.features import FeatureList
-from ranker.lean_xgboost import xgboost
-from ranker.model import KIND, RankingModel
-from ranker.settings import RankerSettings
+from ranker.model import KIND
+from tests.service.ranker_running import (
+    FESTIVAL,
+    KEEPER,
+    LIMIT_S,
+    MOON,
+    Running,
+    configured,
+    ids,
+    publish,
+    refused,
+    request,
+    started,
+)
 
-KEEPER = "film:the-lantern-keeper"
-FESTIVAL = "film:lantern-festival"
-MOON = "film:night-of-the-copper-moon"
-LIMIT_S = 20.0
 in_module_loop = pytest.mark.asyncio(loop_scope="module")
-
-
-class Running:
-    """A running ranker."""
-
-    def __init__(
-        self, settings: RankerSettings, channel: grpc.aio.Channel, spans: InMemorySpanExporter
-    ) -> None:
-        self.registry = DirectoryRegistry(settings.data_dir / "registry")
-        self.folder = settings.data_dir / "registry" / KIND
-        self.features = FeatureList(catalog.SCHEMA, settings.generators)
-        self.stub = pb_grpc.RankerServiceStub(channel)
-        self.spans = spans
-
-    def publish(self, feature: str, *, sign: float = 1.0) -> int:
-        return publish(self.registry, self.features, feature, sign=sign)
-
-    async def model_status(self) -> tuple[int, str]:
-        status = (await self.stub.GetRankerStatus(pb.GetRankerStatusRequest())).status
-        (model,) = [p for p in status.projections if p.name == "ranker.model"]
-        return model.applied_sequence, model.last_error
-
-    async def until(self, holds: Callable[[tuple[int, str]], bool]) -> tuple[int, str]:
-        async def check() -> bool:
-            return holds(await self.model_status())
-
-        await eventually(check)
-        return await self.model_status()
-
-    async def ready(self) -> bool:
-        status = (await self.stub.GetRankerStatus(pb.GetRankerStatusRequest())).status
-        return bool(status.ready)
-
-
-async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not await check():
-        if time.monotonic() > end:
-            raise TimeoutError(f"it did not become true within {LIMIT_S} s")
-        await asyncio.sleep(0.01)
-
-
-def publish(
-    registry: DirectoryRegistry, features: FeatureList, feature: str, *, sign: float = 1.0
-) -> int:
-    """Publish a model that has learned to order by one feature."""
-    rng = np.random.default_rng(0)
-    rows = rng.random((400, len(features))).astype(np.float32)
-    column = features.names.index(feature)
-    booster = xgboost.train(
-        {"max_depth": 4, "eta": 0.5, "nthread": 1},
-        xgboost.DMatrix(rows, label=sign * rows[:, column]),
-        20,
-    )
-    model = RankingModel.label(booster, features.names, features.version)
-    current = registry.current(KIND)
-    info = registry.publish(
-        KIND,
-        model.save(),
-        {"metrics": {"ndcg@10": 0.5}, "lineage": {"parent_version": "0"}},
-        expected_current=None if current is None else current.version,
-    )
-    return info.version
-
-
-def configured(folder: Path) -> RankerSettings:
-    schema = folder / "schema.yaml"
-    schema.write_text(yaml.safe_dump(catalog.SCHEMA.model_dump(mode="json"), sort_keys=False))
-    log = open_log("sqlite:log.db", folder)
-    log.append([catalog.upsert(item) for item in catalog.items()])
-    log.close()
-    return RankerSettings.model_validate(
-        {
-            "data_dir": folder,
-            "schema_file": schema,
-            "reload_interval_ms": 20,
-            "max_candidates": 50,
-            "generators": ["lexical", "exploration"],
-        }
-    )
-
-
-@asynccontextmanager
-async def started(settings: RankerSettings) -> AsyncIterator[Running]:
-    stop = asyncio.Event()
-    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    spans = InMemorySpanExporter()
-    telemetry = Telemetry.in_memory("ranker", spans)
-    task = asyncio.create_task(
-        serve(SERVICE, settings, stop=stop, on_listening=listening.set_result, telemetry=telemetry)
-    )
-    await asyncio.wait({task, listening}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        task.result()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{listening.result()}") as channel:
-            found = Running(settings, channel, spans)
-            await eventually(found.ready)
-            yield found
-    finally:
-        stop.set()
-        await task
-        telemetry.shutdown()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -155,40 +47,6 @@ async def fused(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runni
 async def ranker(tmp_path: Path) -> AsyncIterator[Running]:
     async with started(configured(tmp_path)) as found:
         yield found
-
-
-def request(*item_ids: str, **fields: object) -> pb.RankRequest:
-    message = pb.RankRequest(
-        query=query_pb2.Query(
-            text="lantern",
-            normalized="lantern",
-            tokens=["lantern"],
-            query_class=query_pb2.QUERY_CLASS_TOPICAL,
-            time=wire.timestamp(1.7e9),
-        ),
-        **fields,
-    )
-    for place, item_id in enumerate(item_ids):
-        candidate = message.candidates.add(item_id=item_id, fused_score=1.0 / (place + 1))
-        candidate.provenance.add(generator="lexical", score=5.0 - place, rank=place + 1)
-    message.generator_calls.add(generator="lexical", fan_out=10, answered=True)
-    return message
-
-
-async def refused(call: grpc.aio.UnaryUnaryCall) -> tuple[grpc.StatusCode, str]:
-    """Return the status code and the field that a call is refused for."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    error = caught.value
-    status = rpc_status.from_call(error)
-    info = error_details_pb2.ErrorInfo()
-    if status is not None and status.details:
-        status.details[0].Unpack(info)
-    return error.code(), info.metadata.get("field", "")
-
-
-def ids(response: pb.RankResponse) -> list[str]:
-    return [item.item_id for item in response.items]
 
 
 @in_module_loop
@@ -397,6 +255,10 @@ def without_class(message: pb.RankRequest) -> None:
     message.query.query_class = query_pb2.QUERY_CLASS_UNSPECIFIED
 
 
+def with_a_confidence_that_is_nan(message: pb.RankRequest) -> None:
+    message.query.interpretations.add(confidence=1.0).slots.add(value="a", confidence=math.nan)
+
+
 def with_a_duplicate(message: pb.RankRequest) -> None:
     message.candidates[1].item_id = message.candidates[0].item_id
 
@@ -429,6 +291,7 @@ def with_too_many(message: pb.RankRequest) -> None:
         (without_query, "query"),
         (without_time, "query.time"),
         (without_class, "query.query_class"),
+        (with_a_confidence_that_is_nan, "query.interpretations[0]"),
         (with_a_duplicate, "candidates[1].item_id"),
         (without_an_id, "candidates[1].item_id"),
         (with_a_nan, "candidates[0].fused_score"),

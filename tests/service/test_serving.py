@@ -3,10 +3,11 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,49 @@ async def test_a_bad_schema_keeps_a_service_from_starting(tmp_path):
 
     with pytest.raises(StartupError, match=r"bad\.yaml"):
         async with probe(settings(tmp_path, schema_file=tmp_path / "bad.yaml")):
+            pass
+
+
+def newer(data: Path) -> None:
+    open_log("sqlite:log.db", data).close()
+    with closing(sqlite3.connect(data / "log.db")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+def truncated(data: Path) -> None:
+    log = open_log("sqlite:log.db", data)
+    log.append([catalog.upsert(item) for item in catalog.items()])
+    log.close()
+    os.truncate(data / "log.db", 10_000)
+
+
+def no_log(data: Path) -> None:
+    (data / "log.db").write_text("item_id,title\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [(newer, "version 99"), (truncated, "malformed"), (no_log, "not a database")],
+)
+async def test_a_log_that_is_newer_or_damaged_keeps_a_service_from_starting_and_is_left_alone(
+    tmp_path, spoil, problem
+):
+    spoil(tmp_path)
+    before = (tmp_path / "log.db").read_bytes()
+
+    with pytest.raises(StartupError, match=problem) as refused:
+        async with probe(settings(tmp_path)):
+            pass
+
+    assert str(tmp_path / "log.db") in refused.value.message
+    assert (tmp_path / "log.db").read_bytes() == before
+
+
+async def test_a_data_folder_that_is_a_file_keeps_a_service_from_starting(tmp_path):
+    (tmp_path / "data").write_text("no folder")
+
+    with pytest.raises(StartupError, match="data"):
+        async with probe(settings(tmp_path / "data")):
             pass
 
 

@@ -33,6 +33,20 @@ def test_it_opens_with_the_last_of_enough_failures_in_a_row():
     assert breaker.is_open(10.999)
 
 
+def test_its_state_is_closed_then_open_then_half_open_until_a_call_probes():
+    closed, breaker = Breaker(SETTINGS), opened(10.0)
+
+    before = breaker.state(10.999)
+    due = breaker.state(11.0)
+    breaker.started(11.0)
+    probing = breaker.state(11.0)
+    breaker.succeeded()
+
+    assert closed.state(10.0) == 0
+    assert (before, due, probing) == (2, 1, 2)
+    assert breaker.state(11.0) == 0
+
+
 def test_a_success_forgives_the_failures_before_it():
     breaker = Breaker(SETTINGS)
     for _ in range(2):

@@ -170,6 +170,10 @@ def test_waiting_ignores_projections_of_the_other_topic(
     follower = follow(Keys())
 
     follower.wait_for(Topic.INTERACTIONS, 1_000, Deadline.after(0.0))
+    with pytest.raises(UnavailableError):
+        follower.wait_for(Topic.CATALOG, 1_000, Deadline.after(0.0))
+
+    assert follower.applied("keys") == 0
 
 
 def test_waiting_too_long_names_the_projection_and_both_sequences(
@@ -339,4 +343,11 @@ def test_projections_with_the_same_name_are_refused(log: SqliteEventLog) -> None
 
 
 def test_stopping_before_starting_is_harmless(log: SqliteEventLog) -> None:
-    Follower(log, [Keys()]).stop()
+    keys = Keys()
+    log.append(upserts("a"))
+    follower = Follower(log, [keys])
+
+    follower.stop()
+
+    assert (keys.keys, keys.disk, keys.saves) == ([], (0, []), [])
+    assert not follower.caught_up.is_set()

@@ -20,7 +20,7 @@ from forage.testing.interactions import decision, feedback
 from generators.engagement_projection import EngagementProjection
 from generators.evidence import pack
 from generators.exploration.posterior import ItemLearner, Posterior
-from generators.exploration.postings import Postings
+from forage.catalog.postings import Postings
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0

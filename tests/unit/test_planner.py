@@ -177,6 +177,7 @@ def test_propensities_are_probabilities(seed, policy, masked, share, back):
 
 
 FALLEN = fallen_back(SETTINGS)
+CERTAIN = prior(configured(plan={"exploration": 0.0}))
 
 
 def test_a_propensity_is_how_often_the_plan_is_chosen():
@@ -256,6 +257,39 @@ def test_the_parameters_of_a_snapshot_are_those_it_was_learned_with():
         assert later.choice.action == tuple(
             SETTINGS.plan.fan_outs.index(c.fan_out) for c in plan.calls
         )
+
+
+@given(st.integers(0, 1_000), st.sampled_from(POLICIES))
+@settings(max_examples=60, deadline=None)
+def test_no_plan_is_regretted_less_than_the_best_by_the_mean(seed, policy):
+    best = PLANNER.plan(phi(seed), {}, CERTAIN, request_id=str(seed), override="thompson")
+    other = PLANNER.plan(phi(seed), {}, CERTAIN, request_id=str(seed), override=policy)
+
+    assert PLANNER.regret(best) == pytest.approx(0, abs=1e-9)
+    assert PLANNER.regret(other) >= 0
+
+
+def test_the_regret_of_asking_the_one_that_finds_little_is_what_the_best_would_add():
+    found = {"lexical": 0.9, "semantic": 0.01, "memory": 0.01}
+    config = configured(plan={"static": {"memory": 10}, "price": 0.0, "exploration": 0.0})
+    learner = Learner(replace(bandit_settings(config), hit_rates=found))
+    sure = Versioned.of(1, learner.snapshot())
+    planned = Planner(config).plan(phi(), {}, sure, request_id="a", override="static")
+    everything = Planner(config).plan(phi(), {}, sure, request_id="a", override="full")
+
+    assert planned.choice.fan_outs == {"lexical": 0, "semantic": 0, "memory": 10}
+    assert Planner(config).regret(planned) > 0.5
+    assert Planner(config).regret(everything) == pytest.approx(0, abs=1e-9)
+
+
+def test_calling_everybody_is_regretted_for_its_price():
+    config = configured(plan={"static": {"lexical": 10}, "price": 0.5, "exploration": 0.0})
+    planner_, sure = Planner(config), prior(config)
+    cheap = planner_.plan(phi(), {}, sure, request_id="a", override="static")
+    everything = planner_.plan(phi(), {}, sure, request_id="a", override="full")
+    dearer = everything.choice.cost - cheap.choice.cost
+
+    assert planner_.regret(everything) >= planner_.regret(cheap) + 0.5 * dearer - 1
 
 
 def test_a_verdict_travels_in_the_snapshot():

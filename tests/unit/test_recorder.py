@@ -178,8 +178,15 @@ async def test_a_waiter_is_told_when_the_log_begins_to_fail(recording):
 async def test_what_is_not_waiting_is_durable_at_once(recording):
     recording.log.full = True
 
+    recording.submit("waiting")
+
     async with asyncio.timeout(5):
         await recording.recorder.durable(["never-heard-of"])
+        with pytest.raises(StorageError):
+            await recording.recorder.durable(["never-heard-of", "waiting"])
+
+    assert recording.stored("never-heard-of") is None
+    assert recording.stored("waiting") is None
 
 
 async def test_stopping_writes_what_waits(tmp_path):
@@ -204,8 +211,25 @@ async def test_stopping_tries_a_failing_log_once_more_and_ends(tmp_path, caplog)
     async with asyncio.timeout(5):
         await recording.recorder.stop()
 
-    assert "1 decisions could not be recorded" in caplog.text
+    assert "1 decisions could not be recorded" in caplog.messages
     recording.log.full = False
+    await recording.close()
+
+
+async def test_those_given_up_and_those_that_wait_are_lost_if_the_log_fails_to_the_end(
+    tmp_path, caplog
+):
+    recording = Recording(tmp_path)
+    await recording.recorder.start()
+    recording.log.full = True
+    first = recording.submit("first", policy="static")
+    for n in range(5_002):
+        again = decision_pb2.Decision(request_id=f"r{n}", time=first.time)
+        recording.recorder.submit(again, None)
+
+    await recording.recorder.stop()
+
+    assert "5003 decisions could not be recorded" in caplog.messages
     await recording.close()
 
 

@@ -292,6 +292,19 @@ def test_a_bar_stands_where_the_span_was() -> None:
     assert "50.00 ms" in line
 
 
+@pytest.mark.parametrize(("share", "bar"), [(0.05, "▏"), (0.3, "▍"), (0.55, "▋"), (0.95, "█")])
+def test_a_span_shorter_than_a_cell_is_drawn_in_eighths_of_one(share: float, bar: str) -> None:
+    whole = drawn(trace(span("1", end=1_000_000)))
+    cells = whole.count("█")
+    short = span("2", "1", start=0, end=share * 1_000_000 / cells)
+
+    (line,) = [
+        r for r in drawn(trace(span("1", end=1_000_000), short)).splitlines() if "  plan" in r
+    ]
+
+    assert [c for c in line if c in "▏▎▍▌▋▊▉█"] == [bar]
+
+
 def test_a_link_names_the_trace_it_leads_to() -> None:
     exporter = InMemorySpanExporter()
     telemetry = Telemetry.in_memory("orchestrator", exporter)
