@@ -108,7 +108,7 @@ def _music(music: Collection, data: Path, most: int, seed: int) -> SlotReport:
         asked[:most],
         understanding,
         gazetteer,
-        attributes={"artist": frozenset({title}), "genre": frozenset({"genre"})},
+        attributes={"artist": frozenset({title})},
         title=title,
         titles=frozenset({"artist"}),
         seed=seed,

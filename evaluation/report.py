@@ -1,0 +1,339 @@
+"""The quality report: measures whatever is not measured yet, and writes `docs/quality.md`.
+
+Run it as `python -m evaluation.report`, or `make quality`. Each part keeps its figures as JSON in
+the work folder, so that a run that was cut short goes on, and one part can be measured again by
+deleting its file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from evaluation.collections import catalogue
+from evaluation.collections.files import judged_data
+from evaluation.evaluate import commands as evaluating
+from evaluation.evaluate.experiment import RANKER, STATIC, evaluate
+from evaluation.mesh import Mesh
+from evaluation.ope.coverage import CoverageSettings, measure_coverage
+from evaluation.simulation.run import RunSettings, run
+from evaluation.understanding.measuring import measure as measure_understanding
+
+Json = Any
+Tell = Callable[[str, float], None]
+SEEDS = 3
+FOLDS = 5
+_SIMULATION = RunSettings()
+_TARGETS: Mapping[tuple[str, str], tuple[float, float | None]] = {
+    ("music", "5 folds by query"): (0.93, 0.025),
+    ("scifact", "official split"): (0.765, None),
+    ("scifact", "official, disjoint documents"): (0.73, 0.0),
+    ("cranfield", "5 folds by query"): (0.435, 0.01),
+    ("chorus", "5 folds by query"): (0.76, 0.005),
+}
+"""By collection and split: nDCG@10 of the ranker, and by how much it must exceed tuned static."""
+_ENGINES: Mapping[tuple[str, str], float] = {
+    ("scifact", "lexical"): 0.66,
+    ("cranfield", "lexical"): 0.37,
+    ("scifact", "semantic"): 0.645,
+    ("scifact", "equal RRF"): 0.70,
+}
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Folder of the parts' figures.")] = Path(
+        "data/quality"
+    ),
+    out: Annotated[Path, typer.Option(help="The report; pictures go beside it.")] = Path(
+        "docs/quality.md"
+    ),
+) -> None:
+    """Measure what is missing in the work folder and write the report."""
+    console = Console(stderr=True)
+    began = time.monotonic()
+    told = 0.0
+
+    def tell(stage: str, share: float) -> None:
+        nonlocal told
+        if share >= 1 or time.monotonic() - told > 10:
+            told = time.monotonic()
+            console.print(f"{told - began:6.0f} s  {stage}: {share:.0%}")
+
+    work.mkdir(parents=True, exist_ok=True)
+    pictures = out.with_suffix("")
+    parts = {
+        name: _kept(work / f"{name}.json", lambda make=make: make(work, tell))  # type: ignore[misc]
+        for name, make in _PARTS.items()
+    }
+    pictures.mkdir(parents=True, exist_ok=True)
+    for picture in sorted((work / "simulation").glob("*.svg")):
+        shutil.copy(picture, pictures / picture.name)
+    lines = _report(parts, sorted(p.name for p in pictures.glob("*.svg")), pictures.name)
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    console.print(f"Written: {out}. Pictures: {pictures}.")
+
+
+def _kept(path: Path, make: Callable[[], Json]) -> Json:
+    if not path.exists():
+        path.write_text(json.dumps(make(), indent=1), encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _evaluations(work: Path, tell: Tell) -> Json:
+    found = []
+    for name in evaluating.DEFAULT:
+        collection = catalogue.load(name)
+        mesh = Mesh(collection, work / "cache")
+        mesh.open(lambda done, wanted, name=name: tell(f"{name}: index", done / wanted))  # type: ignore[misc]
+        try:
+            found += evaluate(
+                mesh,
+                collection,
+                seeds=range(SEEDS),
+                folds=FOLDS,
+                progress=lambda stage, done, wanted, name=name: tell(  # type: ignore[misc]
+                    f"{name}: {stage}", done / wanted
+                ),
+            )
+        finally:
+            mesh.close()
+    return [asdict(e) for e in found]
+
+
+def _simulation(work: Path, tell: Tell) -> Json:
+    folder = work / "simulation"
+    folder.mkdir(exist_ok=True)
+    run(_SIMULATION, judged_data(), cache=work / "scenes", out=folder, progress=tell)
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def _coverage(_: Path, tell: Tell) -> Json:
+    found = measure_coverage(
+        CoverageSettings(), progress=lambda share: tell("off-policy coverage", share)
+    )
+    return asdict(found)
+
+
+def _understanding(_: Path, tell: Tell) -> Json:
+    tell("query understanding", 0.0)
+    return asdict(measure_understanding(judged_data()))
+
+
+_PARTS: Mapping[str, Callable[[Path, Tell], Json]] = {
+    "evaluations": _evaluations,
+    "simulation": _simulation,
+    "coverage": _coverage,
+    "understanding": _understanding,
+}
+
+
+def _report(parts: Mapping[str, Json], pictures: Sequence[str], folder: str) -> list[str]:
+    evaluations = parts["evaluations"]
+    targets = [*_targets(evaluations), *_simulated_targets(parts["simulation"])]
+    missed = [t for t in targets if t[-1] == "**no**"]
+    return [
+        "# Quality",
+        "",
+        "Generated by `make quality`; do not edit. Brackets are 95 % intervals of the bootstrap"
+        " over queries. Nothing is tuned on what is measured; the split rules are in"
+        " `evaluation/collections/splits.py` and refuse a split that leaks.",
+        "",
+        "## Targets",
+        "",
+        f"{len(targets) - len(missed)} of {len(targets)} are met.",
+        "",
+        *_table(["target", "figure", "wanted", "met"], targets),
+        "",
+        "## Judged collections",
+        "",
+        "`forage evaluate`. Rankers are LambdaMART on the judgments of the training part, through"
+        " the product's own features and trainer; the rival is the best of all static fusions of"
+        " the training part, not equal weights. Milliseconds add up what the called generators"
+        " took.",
+        "",
+        *(line for one in evaluations for line in _evaluation(one)),
+        "## Mixed traffic, simulated users",
+        "",
+        "`forage simulate`: title queries, people and years, misspelt and partial names, themes,"
+        " empty browsing and next items, repeated by a Zipf law; position-based clicks with noise."
+        " The real planner, learner, memory and ranker, over lists that the real generators gave"
+        " once.",
+        "",
+        *_simulation_rows(parts["simulation"]),
+        "",
+        *(line for name in pictures for line in (f"![{name}]({folder}/{name})", "")),
+        "## Off-policy evaluation",
+        "",
+        *_coverage_lines(parts["coverage"]),
+        "",
+        "## Query understanding",
+        "",
+        *_understanding_lines(parts["understanding"]),
+        "",
+        "## What does not work yet",
+        "",
+        *(f"- {what}: {figure}, wanted {wanted}." for what, figure, wanted, _ in missed),
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _interval(found: Mapping[str, float]) -> str:
+    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _met(*, met: bool) -> str:
+    return "yes" if met else "**no**"
+
+
+def _targets(evaluations: Sequence[Json]) -> Iterator[list[str]]:
+    for one in evaluations:
+        rows = {row["contender"]: row for row in one["rows"]}
+        for (collection, contender), wanted in _ENGINES.items():
+            if collection == one["collection"] and "disjoint" not in one["rule"]:
+                found = rows[contender]["metrics"]["ndcg@10"]
+                yield [
+                    f"{collection}: {contender}, nDCG@10",
+                    _interval(found),
+                    f"≥ {wanted}",
+                    _met(met=found["mean"] >= wanted),
+                ]
+        if (one["collection"], one["rule"]) not in _TARGETS:
+            continue
+        wanted, margin = _TARGETS[(one["collection"], one["rule"])]
+        found = rows[RANKER]["metrics"]["ndcg@10"]
+        what = f"{one['collection']}, {one['rule']}: ranker"
+        yield [
+            f"{what}, nDCG@10",
+            _interval(found),
+            f"≥ {wanted}",
+            _met(met=found["mean"] >= wanted),
+        ]
+        if margin is not None:
+            gap = next(d for d in one["differences"] if d["rival"] == STATIC)["interval"]
+            yield [
+                f"{what} less tuned static",
+                _interval(gap),
+                f"≥ {margin}",
+                _met(met=gap["mean"] >= margin),
+            ]
+
+
+def _simulated_targets(simulation: Json) -> Iterator[list[str]]:
+    for found in simulation["findings"]:
+        figure = f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+        yield [found["what"], figure, found["target"], _met(met=found["met"])]
+
+
+def _evaluation(one: Json) -> Iterator[str]:
+    metrics = list(one["rows"][0]["metrics"])
+    queries = one["rows"][0]["metrics"][metrics[0]]["queries"]
+    yield f"### {one['collection']}, {one['rule']}"
+    yield ""
+    yield (
+        f"{one['items']:,} items, {queries} test and {one['trained']} training topics, seeds"
+        f" {', '.join(map(str, one['seeds']))}. {one['overlap']:.0%} of the test topics share a"
+        f" relevant item with training. Static fusion chosen: {one['static']}."
+    )
+    yield ""
+    rows = [
+        [
+            row["contender"],
+            *(_interval(row["metrics"][m]) for m in metrics),
+            f"{row['candidates']:.0f}",
+            f"{row['milliseconds']:.1f}",
+        ]
+        for row in one["rows"]
+    ]
+    yield from _table(["", *metrics, "candidates", "ms"], rows)
+    yield ""
+    for d in one["differences"]:
+        yield f"- nDCG@10, {d['contender']} less {d['rival']}: {_interval(d['interval'])}"
+    yield ""
+
+
+def _simulation_rows(simulation: Json) -> list[str]:
+    rows = [
+        [
+            row["contender"],
+            *(f"{row[k]:.3f}" for k in ("ndcg", "net", "cost", "engaged")),
+            f"{row['regret']:.1f}",
+        ]
+        for row in simulation["rows"]
+    ]
+    head = ["contender", "nDCG@10", "net reward", "cost", "engaged item covered", "regret"]
+    return _table(head, rows)
+
+
+def _coverage_lines(coverage: Json) -> list[str]:
+    runs, requests = coverage["settings"]["runs"], coverage["settings"]["logging"]["requests"]
+
+    def share(value: float) -> str:
+        return "" if value != value else f"{value:.3f}"
+
+    rows = [
+        [
+            e["estimator"],
+            f"{e['bias']:+.2%}",
+            f"{e['mean_error']:.2%}",
+            share(e["coverage"]),
+            share(e["mean_width"]),
+            str(e["refused"]),
+        ]
+        for e in coverage["estimators"]
+    ]
+    return [
+        f"{runs} simulated logs of {requests:,} searches by an adaptive Thompson logger, true value"
+        f" {coverage['truth']:.4f}, seed {coverage['settings']['logging']['seed']}.",
+        "",
+        *_table(
+            ["estimator", "bias", "mean error", "95 % covers", "width", "refused"],
+            rows,
+        ),
+    ]
+
+
+def _understanding_lines(found: Json) -> list[str]:
+    lines = []
+    for one in found["slots"]:
+        lines += [f"### {one['collection']}, {one['utterances']} utterances", ""]
+        rows = [
+            [
+                s["kind"],
+                str(s["gold"]),
+                str(s["known"]),
+                *(_interval(s[k]) for k in ("recall", "recall_any", "precision")),
+            ]
+            for s in one["scores"]
+            if s["known"]
+        ]
+        head = ["slot", "marked", "in the catalogue", "recall", "in any reading", "precision"]
+        lines += [*_table(head, rows), ""]
+        if one["spurious_titles"]:
+            claimed = _interval(one["spurious_titles"])
+            lines += [f"Best readings that claim a title nobody marked: {claimed}.", ""]
+    rows = [
+        [one["collection"], str(s["slips"]), _interval(s["best"]), _interval(s["anywhere"])]
+        for one in found["spelling"]
+        for s in one["scores"]
+    ]
+    lines += ["### Misspelt names", ""]
+    return [*lines, *_table(["names", "slips", "best reading", "any reading"], rows)]
+
+
+if __name__ == "__main__":
+    typer.run(main)
