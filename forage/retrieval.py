@@ -180,9 +180,12 @@ class Retriever(Protocol):
         """The name the bandit, the traces and the configuration know this generator by."""
         ...
 
-    def retrieve(self, query: Query, limit: int, deadline: Deadline) -> Retrieval:
+    def retrieve(
+        self, query: Query, limit: int, deadline: Deadline, *, explain: bool = False
+    ) -> Retrieval:
         """Return at most `limit` hits that satisfy every filter, best first.
 
+        Hits have reasons if `explain` is set; otherwise reasons that cost time may be left out.
         Raises `DeadlineExceededError` if the deadline passes first, `UnavailableError` if the
         index cannot be searched, and `InvalidArgumentError` for a query it cannot read.
         """

@@ -42,6 +42,8 @@ class ServerSettings(Settings):
     """After SIGTERM, how long to go on serving as NOT_SERVING, so that balancers notice."""
     grace_ms: int = Field(default=5_000, ge=0, le=300_000)
     """After that, how long calls in progress may take to finish."""
+    max_connection_age_ms: int = Field(default=300_000, ge=1_000, le=86_400_000)
+    """When a connection is renewed, so that callers by DNS come to know new replicas."""
 
 
 class TelemetrySettings(Settings):

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from forage import wire
+from forage.catalog.checkpoint import CatalogCheckpoint
+from forage.catalog.columns import Columns
 from forage.catalog.item import Item
 from forage.catalog.view import CatalogView
 from forage.log import EventLog, Record, Stream, Topic
@@ -29,22 +31,37 @@ class DerivedIndex(Protocol):
         """Make the index consistent after a number of `replace`."""
         ...
 
+    def dump(self) -> Columns:
+        """Return everything as columns."""
+        ...
+
+    def load(self, columns: Columns) -> None:
+        """Replace everything by what `dump` returned, and commit it."""
+        ...
+
 
 class CatalogProjection:
     """Keeps a `CatalogView` and a derived index up to date, together under one lock.
 
-    It has no files of its own: the catalogue topic is compacted, so the log already is the
-    shortest durable form of this state, and `restore` reads it from there.
+    The catalogue topic is compacted, so the log is the durable form of this state; a checkpoint
+    only saves deriving it again.
     """
 
     def __init__(
-        self, name: str, log: EventLog, view: CatalogView, index: DerivedIndex, lock: threading.Lock
+        self,
+        name: str,
+        log: EventLog,
+        view: CatalogView,
+        index: DerivedIndex,
+        lock: threading.Lock,
+        checkpoint: CatalogCheckpoint,
     ) -> None:
         self._name = name
         self._log = log
         self._view = view
         self._index = index
         self._lock = lock
+        self._checkpoint = checkpoint
 
     @property
     def name(self) -> str:
@@ -62,15 +79,31 @@ class CatalogProjection:
         return (Stream.CATALOG,)
 
     def restore(self) -> int:
-        """Read the compacted topic; return the sequence it ended at."""
-        applied = 0
+        """Load the checkpoint and read the rest of the topic; return where that ended."""
+        applied = self._loaded()
         while records := self._log.read(Topic.CATALOG, applied, _PAGE, self.streams):
-            self.apply(records)
+            self._take_in(records, commit=False)
             applied = records[-1].sequence
+        with self._lock:
+            self._index.commit()
+        self.checkpoint(applied)
         return applied
+
+    def _loaded(self) -> int:
+        found = self._checkpoint.load()
+        if found is None:
+            return 0
+        sequence, columns = found
+        with self._lock:
+            self._view.load(columns.part("view"))
+            self._index.load(columns.part("index"))
+        return sequence
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take in upserts and deletes; applying a record again changes nothing."""
+        self._take_in(records, commit=True)
+
+    def _take_in(self, records: Sequence[Record], *, commit: bool) -> None:
         changes = dict(wire.catalog_change(record) for record in records)
         with self._lock:
             before = {item_id: self._view.get(item_id) for item_id in changes}
@@ -83,10 +116,17 @@ class CatalogProjection:
                 new = self._view.get(item_id)
                 if index is not None and old != new:
                     self._index.replace(index, old, new)
-            self._index.commit()
+            if commit:
+                self._index.commit()
+        self._checkpoint.note(records[-1], len(changes))
 
     def checkpoint(self, sequence: int) -> None:
-        """Do nothing: the log holds this state."""
+        """Save the state if much has changed; the log holds it in any case."""
+        if self._checkpoint.due(len(self._view)):
+            columns = Columns()
+            columns.put("view", self._view.dump())
+            columns.put("index", self._index.dump())
+            self._checkpoint.save(columns)
 
 
 def grown(array: npt.NDArray[ScalarT], size: int, fill: float = 0) -> npt.NDArray[ScalarT]:

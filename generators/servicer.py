@@ -115,9 +115,7 @@ class GeneratorServicer(pb_grpc.CandidateGeneratorServiceServicer):
             raise UnavailableError(f"{self._generator.name}: the index is being rebuilt")
         remaining = context.time_remaining()
         deadline = Deadline.after(math.inf if remaining is None else remaining)
-        found = await self._runtime.in_thread(
-            self._retrieve, query, limit, deadline, request.min_catalog_sequence
-        )
+        found = await self._runtime.in_thread(self._retrieve, query, limit, deadline, request)
         return pb.GenerateResponse(
             hits=wire.hits_to_proto(found.hits, explain=request.explain),
             scanned=found.scanned,
@@ -132,13 +130,13 @@ class GeneratorServicer(pb_grpc.CandidateGeneratorServiceServicer):
         return request.limit or self._default_limit
 
     def _retrieve(
-        self, query: Query, limit: int, deadline: Deadline, min_sequence: int
+        self, query: Query, limit: int, deadline: Deadline, request: pb.GenerateRequest
     ) -> Retrieval:
-        if min_sequence:
-            self._follower.wait_for(Topic.CATALOG, min_sequence, deadline)
+        if request.min_catalog_sequence:
+            self._follower.wait_for(Topic.CATALOG, request.min_catalog_sequence, deadline)
         deadline.check()
         with self._tracer.start_as_current_span(Span.RETRIEVE) as span:
-            found = self._generator.retrieve(query, limit, deadline)
+            found = self._generator.retrieve(query, limit, deadline, explain=request.explain)
             span.set_attribute(Attribute.FAN_OUT, limit)
             span.set_attribute(Attribute.RETURNED, len(found.hits))
             span.set_attribute(Attribute.SCANNED, found.scanned)

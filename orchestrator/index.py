@@ -6,28 +6,40 @@ from collections.abc import Sequence
 
 from forage import wire
 from forage.catalog import Item, Schema
+from forage.catalog.checkpoint import CatalogCheckpoint
 from forage.catalog.view import CatalogView
 from forage.log import Record, Stream, Topic
 from orchestrator.understanding import Gazetteer
 
 
 class CatalogProjection:
-    """Keeps items and names in memory; rebuilt from the compacted log at every start."""
+    """Keeps items and names in memory; the items are saved, and names are made from them."""
 
     name = "orchestrator.catalog"
     topic = Topic.CATALOG
     streams = (Stream.CATALOG,)
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, checkpoint: CatalogCheckpoint | None = None) -> None:
+        """Begin empty; without a checkpoint, every start reads the compacted log."""
         self.view = CatalogView(schema)
         self.gazetteer = Gazetteer(schema)
+        self._checkpoint = checkpoint
 
     def restore(self) -> int:
-        """Return 0: nothing is kept on disk."""
-        return 0
+        """Load the checkpoint; the follower reads the rest of the log."""
+        found = None if self._checkpoint is None else self._checkpoint.load()
+        if found is None:
+            return 0
+        sequence, columns = found
+        self.view.load(columns)
+        for item in self.view.items():
+            self.gazetteer.upsert(item)
+        return sequence
 
     def checkpoint(self, sequence: int) -> None:
-        """Keep nothing: the compacted log is as small as a checkpoint would be."""
+        """Save the items if many have changed; the log holds them in any case."""
+        if self._checkpoint is not None and self._checkpoint.due(len(self.view)):
+            self._checkpoint.save(self.view.dump())
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take in upserts and deletes, the last of each item."""
@@ -39,3 +51,5 @@ class CatalogProjection:
             self.gazetteer.upsert(item)
         for item_id in deletes:
             self.gazetteer.delete(item_id)
+        if self._checkpoint is not None:
+            self._checkpoint.note(records[-1], len(latest))

@@ -24,6 +24,11 @@ class CompactAttributes(Mapping[str, tuple[Value, ...]]):
         self._names = names
         self._stored = stored
 
+    @property
+    def stored(self) -> tuple[Stored, ...]:
+        """What is kept, in the order of the attributes; a tuple may be empty."""
+        return self._stored
+
     def __getitem__(self, name: str) -> tuple[Value, ...]:
         """Return the values of the attribute."""
         stored = self._stored[self._names[name]]
@@ -50,13 +55,17 @@ class Compactor:
 
     def compact(self, item: Item) -> Item:
         """Return an item equal to `item`."""
-        names = tuple(item.attributes)
+        shape = self.shape(tuple(item.attributes))
+        stored = tuple(map(_store, item.attributes.values()))
+        return Item(item.item_id, sys.intern(item.kind), CompactAttributes(shape, stored))
+
+    def shape(self, names: tuple[str, ...]) -> Mapping[str, int]:
+        """Return the one mapping from these attributes to their places."""
         shape = self._shapes.get(names)
         if shape is None:
             shape = {sys.intern(name): position for position, name in enumerate(names)}
             self._shapes[names] = shape
-        stored = tuple(map(_store, item.attributes.values()))
-        return Item(item.item_id, sys.intern(item.kind), CompactAttributes(shape, stored))
+        return shape
 
 
 def _store(values: tuple[Value, ...]) -> Stored:

@@ -10,7 +10,11 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 import numpy.typing as npt
 
+from forage.catalog.columns import Columns, ragged, spans
+
 Mask = npt.NDArray[np.bool_]
+Found = npt.NDArray[np.int32]
+_NONE: Found = np.zeros(0, np.int32)
 _SHORT = 64
 
 
@@ -36,6 +40,25 @@ class Postings:
         found = self._lists.get(key)
         if found is not None:
             mask[np.frombuffer(found, np.int32)] = True
+
+    def find(self, key: str) -> Found:
+        """Return the indices of the items that have the key, each once, unordered."""
+        found = self._lists.get(key)
+        return _NONE if found is None else np.array(np.frombuffer(found, np.int32))
+
+    def dump(self) -> Columns:
+        """Return the lists as columns."""
+        lists = [np.frombuffer(found, np.int32) for found in self._lists.values()]
+        return Columns({"keys": list(self._lists)}, ragged(lists, np.int32))
+
+    def load(self, columns: Columns) -> None:
+        """Replace the lists by those that `dump` returned."""
+        content = columns.arrays["content"].tobytes()
+        parts = (content[start:end] for start, end in spans(columns.arrays["lengths"], 4))
+        self._lists = {
+            key: part if len(part) <= 4 * _SHORT else array("i", part)
+            for key, part in zip(columns.names["keys"], parts, strict=True)
+        }
 
     def _add(self, key: str, index: int) -> None:
         found = self._lists.get(key)
@@ -70,13 +93,27 @@ class NumberColumn:
     def replace(self, index: int, values: Sequence[float]) -> None:
         """Set the item's numbers; none at all is allowed."""
         if index >= len(self._first):
-            grown = np.full(max(index + 1, 2 * len(self._first)), np.nan)
+            grown = np.full(max(index + 1, 2 * len(self._first), 1024), np.nan)
             grown[: len(self._first)] = self._first
             self._first = grown
         self._first[index] = values[0] if values else np.nan
         self._several.pop(index, None)
         if len(values) > 1:
             self._several[index] = np.asarray(values, np.float64)
+
+    def dump(self, size: int) -> Columns:
+        """Return the numbers of the first `size` items as columns."""
+        several = np.fromiter(self._several, np.int32, len(self._several))
+        lists = ragged(list(self._several.values()), np.float64)
+        return Columns({}, {"first": self._first[:size], "several": several, **lists})
+
+    def load(self, columns: Columns) -> None:
+        """Replace the numbers by those that `dump` returned."""
+        arrays = columns.arrays
+        content = arrays["content"].copy()
+        parts = (content[start:end] for start, end in spans(arrays["lengths"]))
+        self._first = arrays["first"].copy()
+        self._several = dict(zip(arrays["several"].tolist(), parts, strict=True))
 
     def mask(self, low: float, high: float, size: int) -> Mask:
         """Return which of the first `size` items have a number in [low, high]."""

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from forage.catalog.columns import Columns, item_columns, items_of
 from forage.catalog.compact import Compactor
 from forage.catalog.item import Item, Value
 from forage.catalog.postings import NumberColumn, Postings
@@ -97,6 +98,38 @@ class CatalogView:
                 mask &= self._matching(wanted, size) != wanted.exclude
             return mask
 
+    def dump(self) -> Columns:
+        """Return everything as columns; for the writer's thread."""
+        columns = Columns()
+        columns.put("items", item_columns(self._ids, self._items))
+        for name, part in self._postings().items():
+            columns.put(name, part.dump())
+        for name, column in self._numbers.items():
+            columns.put(f"number {name}", column.dump(self.size))
+        return columns
+
+    def load(self, columns: Columns) -> None:
+        """Replace everything by what `dump` returned for a view with the same schema."""
+        ids, items = items_of(columns.part("items"), self._compactor)
+        parts = {name: columns.part(name) for name in self._postings()}
+        numbers = {name: columns.part(f"number {name}") for name in self._numbers}
+        present = np.fromiter((item is not None for item in items), np.bool_, len(items))
+        with self._lock:
+            for name, postings in self._postings().items():
+                postings.load(parts[name])
+            for name, column in self._numbers.items():
+                column.load(numbers[name])
+            self._ids, self._items = ids, items
+            self._index = {item_id: index for index, item_id in enumerate(ids)}
+            self._present, self._count = present, int(present.sum())
+
+    def _postings(self) -> dict[str, Postings]:
+        return {
+            "kinds": self._kinds,
+            **{f"keyword {name}": postings for name, postings in self._keywords.items()},
+            **{f"reference {name}": postings for name, postings in self._references.items()},
+        }
+
     def _matching(self, wanted: Filter, size: int) -> Mask:
         mask = np.zeros(size, np.bool_)
         if wanted.attribute == "kind":
@@ -132,7 +165,8 @@ class CatalogView:
         self._items[index] = item
         self._count += (item is not None) - (old is not None)
         if index >= len(self._present):
-            self._present = np.concatenate([self._present, np.zeros_like(self._present)])
+            more = np.zeros(max(1024, len(self._present)), np.bool_)
+            self._present = np.concatenate([self._present, more])
         self._present[index] = item is not None
         self._kinds.replace(index, {old.kind} if old else set(), {item.kind} if item else set())
         for name, postings in self._keywords.items():

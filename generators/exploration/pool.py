@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from forage.catalog.columns import Columns
 from forage.catalog.item import Item
+from forage.catalog.postings import Postings
 from forage.catalog.schema import Role, Schema
 from forage.catalog.view import CatalogView
 from forage.retrieval import Interpretation, Query
@@ -17,7 +19,6 @@ from forage.text import tokenize
 from generators.catalog_projection import grown
 from generators.evidence import Floats
 from generators.exploration.posterior import ItemLearner
-from generators.exploration.postings import Postings
 
 _READINGS = 3
 _EXAMPLES = 5
@@ -76,6 +77,33 @@ class ExplorationIndex:
         self.newest = float(dates.max()) if dates.size else -np.inf
         popularity = self.popularity[~np.isnan(self.popularity)]
         self.usual_popularity = float(np.median(popularity)) if popularity.size else 0.0
+
+    def dump(self) -> Columns:
+        """Return everything as columns but where the learner counts, which is its to tell."""
+        size = self._view.size
+        columns = Columns(
+            arrays={
+                "popularity": self.popularity[:size],
+                "dates": self.dates[:size],
+                "hashes": self.hashes[:size],
+            }
+        )
+        columns.put("tokens", self._tokens.dump())
+        columns.put("values", self._values.dump())
+        return columns
+
+    def load(self, columns: Columns) -> None:
+        """Replace everything by what `dump` returned; the view is loaded before."""
+        arrays = columns.arrays
+        self.popularity = arrays["popularity"].copy()
+        self.dates, self.hashes = arrays["dates"].copy(), arrays["hashes"].copy()
+        self._tokens.load(columns.part("tokens"))
+        self._values.load(columns.part("values"))
+        self.rows = np.full(len(self.hashes), -1, np.int64)
+        if self.learner is not None:
+            for index in range(len(self.rows)):
+                self.rows[index] = self.learner.row(self._view.id_at(index))
+        self.commit()
 
     def link(self, item_id: str, row: int) -> None:
         """Take in where the learner counts the item, if the catalogue has it."""

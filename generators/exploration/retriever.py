@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from forage.catalog.checkpoint import CatalogCheckpoint
 from forage.catalog.view import CatalogView
 from forage.log import Projection
 from forage.retrieval import Deadline, Hit, Query, Reason, Retrieval
@@ -77,7 +78,14 @@ class ExplorationRetriever:
         self._index.learner = self._learner
         self._projections: tuple[Projection, ...] = (
             CatalogProjection(
-                "exploration.catalog", runtime.log, self._view, self._index, self._lock
+                "exploration.catalog",
+                runtime.log,
+                self._view,
+                self._index,
+                self._lock,
+                CatalogCheckpoint(
+                    settings.data_dir / "exploration", runtime.log, runtime.schema, "exploration"
+                ),
             ),
             EngagementProjection(
                 "exploration.engagement",
@@ -115,7 +123,9 @@ class ExplorationRetriever:
     def close(self) -> None:
         """There is nothing to release."""
 
-    def retrieve(self, query: Query, limit: int, deadline: Deadline) -> Retrieval:
+    def retrieve(
+        self, query: Query, limit: int, deadline: Deadline, *, explain: bool = False
+    ) -> Retrieval:
         """Return at most `limit` items that satisfy every filter, best draw first.
 
         Raises `DeadlineExceededError` if the deadline passes first.
@@ -127,8 +137,10 @@ class ExplorationRetriever:
             scores = draws.scores
             order = np.argsort(-scores, kind="stable")[:limit].tolist()
             hits = tuple(
-                Hit(self._view.id_at(int(draws.pool[i])), float(scores[i]), draws.reasons(i))
-                for i in order
+                Hit(self._view.id_at(index), score, draws.reasons(place) if explain else ())
+                for place, index, score in zip(
+                    order, draws.pool[order].tolist(), scores[order].tolist(), strict=True
+                )
             )
         deadline.check()
         return Retrieval(hits, scanned=draws.pool.size)

@@ -32,7 +32,7 @@ class PathFinder:
             return []
         wanted = np.array(nodes, np.int64)
         distance = np.stack([w.distance[wanted] for w in walks])
-        distance = np.where(distance < 0, np.iinfo(np.int64).max, distance)
+        distance = np.where(distance < 0, np.iinfo(distance.dtype).max, distance)
         mass = np.stack([w.mass[wanted] for w in walks])
         nearest = np.lexsort((-mass, distance), axis=0)[0]
         drawn = [""] * len(nodes)

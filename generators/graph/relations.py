@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from forage.catalog.columns import Columns, ragged, spans
 from forage.catalog.item import Item
 from generators.graph.nodes import NodeTable
 from generators.graph.walk import Adjacency, Floats, Nodes
@@ -75,6 +76,47 @@ class RelationIndex:
         if self._changed:
             self.snapshot = self._built()
 
+    def dump(self) -> Columns:
+        """Return everything as columns; keys stand for nodes, whose numbers are the process's."""
+        used = dict.fromkeys(self._view_index)
+        for targets, _ in self._rows.values():
+            used.update(dict.fromkeys(targets.tolist()))
+        nodes = np.fromiter(used, np.int64, len(used))
+        place = np.zeros(len(self._nodes), np.int64)
+        place[nodes] = np.arange(len(nodes))
+        near = ragged([targets for targets, _ in self._rows.values()], np.int64)
+        worth = ragged([weights for _, weights in self._rows.values()], np.float64)
+        return Columns(
+            {"keys": [self._nodes.key(node) for node in used]},
+            {
+                "rows": place[np.fromiter(self._rows, np.int64, len(self._rows))],
+                "lengths": near["lengths"],
+                "targets": place[near["content"]],
+                "weights": worth["content"],
+                "items": place[np.fromiter(self._view_index, np.int64, len(self._view_index))],
+                "view_index": np.array(list(self._view_index.values()), np.int64),
+                "popular": place[np.fromiter(self._popularity, np.int64, len(self._popularity))],
+                "popularity": np.array(list(self._popularity.values()), np.float64),
+            },
+        )
+
+    def load(self, columns: Columns) -> None:
+        """Replace everything by what `dump` returned."""
+        arrays = columns.arrays
+        keys = columns.names["keys"]
+        nodes = np.fromiter(map(self._nodes.number, keys), np.int64, len(keys))
+        targets, weights = nodes[arrays["targets"]], arrays["weights"].copy()
+        self._rows = {
+            node: (targets[start:end], weights[start:end])
+            for node, (start, end) in zip(
+                nodes[arrays["rows"]].tolist(), spans(arrays["lengths"]), strict=True
+            )
+        }
+        self._view_index = _entries(nodes[arrays["items"]], arrays["view_index"])
+        self._popularity = _entries(nodes[arrays["popular"]], arrays["popularity"])
+        self._changed = True
+        self.commit()
+
     def _built(self) -> RelationSnapshot:
         self._changed = False
         size = len(self._nodes)
@@ -87,6 +129,10 @@ class RelationIndex:
             view_index=_scattered(self._view_index, np.full(size, -1, np.int64)),
             popularity=_scattered(self._popularity, np.zeros(size)),
         )
+
+
+def _entries(nodes: npt.NDArray[np.int64], values: npt.NDArray[ScalarT]) -> dict[int, Any]:
+    return dict(zip(nodes.tolist(), values.tolist(), strict=True))
 
 
 def _scattered(values: Mapping[int, float], target: npt.NDArray[ScalarT]) -> npt.NDArray[ScalarT]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forage.catalog.checkpoint import CatalogCheckpoint
 from forage.catalog.schema import Schema
 from forage.catalog.view import CatalogView, Mask
 from forage.log import EventLog, Projection
@@ -53,9 +54,9 @@ class CombinedGraph:
 
     def edges(self, nodes: Nodes) -> tuple[Nodes, Nodes, Floats]:
         """Return the edges of `nodes` as (position of the node in `nodes`, neighbour, weight)."""
+        learned_owners, learned, learned_weights = self.engagement.edges(nodes)
         old = np.flatnonzero(nodes < self.relations.adjacency.size)
         owners, targets, weights = self.relations.adjacency.edges(nodes[old])
-        learned_owners, learned, learned_weights = self.engagement.edges(nodes)
         if not len(learned):
             return old[owners], targets, weights
         return (
@@ -85,7 +86,14 @@ class GraphRetriever:
         self._lock = threading.Lock()
         self._paths = PathFinder(self._view, self._nodes, schema.title)
         self._catalog_projection = CatalogProjection(
-            "graph.catalog", log, self._view, self._relations, threading.Lock()
+            "graph.catalog",
+            log,
+            self._view,
+            self._relations,
+            threading.Lock(),
+            CatalogCheckpoint(
+                settings.data_dir / "graph", log, schema, ["graph", settings.edge_weights]
+            ),
         )
         self._engagement_projection = EngagementProjection(
             "graph.engagement",
@@ -117,7 +125,9 @@ class GraphRetriever:
     def close(self) -> None:
         """Do nothing: there is no engine."""
 
-    def retrieve(self, query: Query, limit: int, deadline: Deadline) -> Retrieval:
+    def retrieve(
+        self, query: Query, limit: int, deadline: Deadline, *, explain: bool = False
+    ) -> Retrieval:
         """Return the items nearest to the seeds that satisfy the filters."""
         deadline.check()
         mask = self._view.filter(query.filters)
@@ -130,16 +140,20 @@ class GraphRetriever:
                 query.time, relations, self._engagement, max(len(self._nodes), seeds.size)
             )
             walks = list(self._walks(graph, seeds, deadline))
-            scores = self._joined(graph, seeds, walks)
-            scanned = int(np.count_nonzero(scores))
-            chosen = self._best(scores, relations, mask, seeds, limit)
+            nodes = _reached(walks)
+            scores = self._joined(graph, seeds, walks, nodes)
+            chosen = self._best(nodes, scores, relations, mask, seeds, limit)
             deadline.check()
-            paths = self._paths.paths(graph, walks, [node for node, _, _ in chosen])
+            paths = (
+                self._paths.paths(graph, walks, [node for node, _, _ in chosen])
+                if explain
+                else [""] * len(chosen)
+            )
         hits = [
             Hit(item_id, score, (Reason("path", path, score),) if path else ())
             for (_, item_id, score), path in zip(chosen, paths, strict=True)
         ]
-        return Retrieval(tuple(hits), scanned=scanned)
+        return Retrieval(tuple(hits), scanned=int(np.count_nonzero(scores)))
 
     def _walks(self, graph: CombinedGraph, seeds: Seeds, deadline: Deadline) -> Iterator[Walk]:
         settings = self._settings.walk
@@ -154,52 +168,68 @@ class GraphRetriever:
                 max_rounds=settings.max_rounds,
             )
 
-    def _joined(self, graph: CombinedGraph, seeds: Seeds, walks: Sequence[Walk]) -> Floats:
-        """Return every node's score: the soft AND of what is named, plus what is related."""
-        touched = np.flatnonzero(np.max([reached.mass for reached in walks], axis=0))
-        strength = np.maximum(graph.strength[touched], _LEAST_STRENGTH)
-        discount = strength**-self._settings.walk.hub_discount
+    def _joined(
+        self, graph: CombinedGraph, seeds: Seeds, walks: Sequence[Walk], nodes: Nodes
+    ) -> Floats:
+        """Return the score of each of `nodes`: the soft AND of the named, plus the related."""
+        discount = _discount(graph.strength[nodes], self._settings.walk.hub_discount)
         parts = []
         for group, reached in zip((*seeds.named, *seeds.related), walks, strict=True):
-            part = reached.mass[touched] * discount
+            part = reached.mass[nodes] * discount
             # Relative to the best that is not itself a seed: a hub leaves little to each.
-            others = np.where(np.isin(touched, group.nodes), 0.0, part)
+            others = part.copy()
+            others[np.searchsorted(nodes, group.nodes)] = 0.0
             parts.append(np.minimum(part / (others.max() or part.max() or 1.0), 1.0))
-        total = np.zeros(len(touched))
+        total = np.zeros(len(nodes))
         named = parts[: len(seeds.named)]
         if named:
             weights = [group.weight for group in seeds.named]
             total += max(weights) * soft_and(named, weights)
         for group, part in zip(seeds.related, parts[len(named) :], strict=True):
             total += group.weight * part
-        scores = np.zeros(graph.size)
-        scores[touched] = total
         popularity = graph.relations.popularity
-        scores[: len(popularity)] *= 1 + self._settings.popularity_weight * popularity
-        return scores
+        known = np.searchsorted(nodes, len(popularity))
+        total[:known] *= 1 + self._settings.popularity_weight * popularity[nodes[:known]]
+        return total
 
     def _best(
         self,
+        nodes: Nodes,
         scores: Floats,
         relations: RelationSnapshot,
         mask: Mask,
         seeds: Seeds,
         limit: int,
     ) -> list[tuple[int, str, float]]:
-        """Return (node, item id, score) of the best items that may be returned."""
-        known = scores[: relations.adjacency.size]
-        index = relations.view_index
-        allowed = (known > 0) & (index >= 0) & (index < len(mask))
+        """Return (node, item id, score) of the best of `nodes` that may be returned."""
+        nodes = nodes[: np.searchsorted(nodes, relations.adjacency.size)]
+        index = relations.view_index[nodes]
+        allowed = (scores[: len(nodes)] > 0) & (index >= 0) & (index < len(mask))
         allowed[allowed] = mask[index[allowed]]
-        allowed[[node for node in seeds.excluded if node < len(allowed)]] = False
-        nodes = np.flatnonzero(allowed)
+        if seeds.excluded:
+            allowed &= ~np.isin(nodes, list(seeds.excluded))
+        places = np.flatnonzero(allowed)
         # Rounded, so that the order in which edges were added cannot decide between equals.
-        rounded = np.round(known[nodes], _DIGITS)
-        if len(nodes) > limit:
-            least = np.partition(rounded, len(nodes) - limit)[len(nodes) - limit]
-            nodes, rounded = nodes[rounded >= least], rounded[rounded >= least]
+        rounded = np.round(scores[places], _DIGITS)
+        if len(places) > limit:
+            least = np.partition(rounded, len(places) - limit)[len(places) - limit]
+            places, rounded = places[rounded >= least], rounded[rounded >= least]
+        key = self._nodes.key
         found = [
-            (int(node), self._nodes.key(int(node)), float(score))
-            for node, score in zip(nodes, rounded, strict=True)
+            (node, key(node), score)
+            for node, score in zip(nodes[places].tolist(), rounded.tolist(), strict=True)
         ]
         return sorted(found, key=lambda entry: (-entry[2], entry[1]))[:limit]
+
+
+def _reached(walks: Sequence[Walk]) -> Nodes:
+    """Return the nodes that any of the walks reached, ascending."""
+    if len(walks) == 1:
+        return walks[0].nodes
+    return np.flatnonzero(np.any([reached.distance >= 0 for reached in walks], axis=0))
+
+
+def _discount(strength: Floats, power: float) -> Floats:
+    """Return strength^-power; the square root is an order of magnitude quicker than a power."""
+    strength = np.maximum(strength, _LEAST_STRENGTH)
+    return 1.0 / np.sqrt(strength) if power == 0.5 else strength**-power

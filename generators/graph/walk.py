@@ -20,6 +20,7 @@ from scipy.sparse import coo_array
 
 Floats = npt.NDArray[np.float64]
 Nodes = npt.NDArray[np.int64]
+Distances = npt.NDArray[np.int16]
 
 _SMOOTHING = 1e-4
 
@@ -54,7 +55,7 @@ class Adjacency:
         compressed = matrix.tocsr()
         compressed.sum_duplicates()
         self._offsets = compressed.indptr.astype(np.int64)
-        self._targets = compressed.indices
+        self._targets = compressed.indices.astype(np.int64)
         self._weights = compressed.data.astype(np.float64)
         self.strength: Floats = np.asarray(compressed.sum(axis=1), np.float64).reshape(-1)
 
@@ -75,7 +76,7 @@ class Adjacency:
         ends = np.cumsum(counts)
         at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + counts, counts)
         owners = np.repeat(np.arange(len(nodes)), counts)
-        return owners, self._targets[at].astype(np.int64), self._weights[at]
+        return owners, self._targets[at], self._weights[at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,10 @@ class Walk:
 
     mass: Floats
     """The probability of being at each node, shape [size]; sums to at most 1."""
-    distance: Nodes
+    distance: Distances
     """Steps from the nearest seed, shape [size]; -1 for nodes not reached."""
+    nodes: Nodes
+    """The nodes reached, ascending."""
 
 
 def walk(
@@ -100,14 +103,12 @@ def walk(
     """Return the walk from `seeds`, chosen in proportion to `weights` > 0."""
     residual = np.bincount(seeds, weights / weights.sum(), minlength=graph.size)
     settled = np.zeros(graph.size)
-    distance = np.full(graph.size, -1, np.int64)
+    distance = np.full(graph.size, -1, np.int16)
     distance[seeds] = 0
     strength = graph.strength
+    # Seeds are always walked on from, however many edges they have.
+    active = np.unique(seeds[strength[seeds] > 0])
     for step in range(1, max_rounds + 1):
-        # Seeds are always walked on from, however many edges they have.
-        least = 0.0 if step == 1 else epsilon
-        active = np.flatnonzero(residual > least * strength)
-        active = active[strength[active] > 0]
         if not len(active):
             break
         pushed = residual[active]
@@ -115,10 +116,14 @@ def walk(
         residual[active] = 0.0
         owners, targets, edge_weights = graph.edges(active)
         share = (1 - restart) * pushed / strength[active]
-        residual += np.bincount(targets, share[owners] * edge_weights, minlength=graph.size)
+        np.add.at(residual, targets, share[owners] * edge_weights)
         distance[targets[distance[targets] < 0]] = step
+        # Only what was passed something can have become worth walking on from.
+        active = np.unique(targets[residual[targets] > epsilon * strength[targets]])
+    nodes = np.flatnonzero(distance >= 0)
     # A residual would settle this much at its next push, and often is all that a leaf has.
-    return Walk(settled + restart * residual, distance)
+    settled[nodes] += restart * residual[nodes]
+    return Walk(settled, distance, nodes)
 
 
 def soft_and(scores: Sequence[Floats], weights: Sequence[float]) -> Floats:
@@ -127,6 +132,8 @@ def soft_and(scores: Sequence[Floats], weights: Sequence[float]) -> Floats:
     What is near all seed groups comes before what is near one, however near (compare the
     K-softAND of Tong & Faloutsos, 2006). Zero where all scores are zero.
     """
+    if len(scores) == 1:
+        return scores[0]
     total = sum(weights)
     logs = np.zeros_like(scores[0])
     for score, weight in zip(scores, weights, strict=True):

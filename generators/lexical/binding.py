@@ -46,6 +46,9 @@ class Plan:
     weights: Mapping[int, float]
     """By key (`token * fields + field`): what a match is worth, the inverse document frequency
     and all boosts included, before counts and lengths."""
+    words: Mapping[int, int]
+    """By key of a text token: which word of the query it stands for. Tokens of one field that
+    stand for one word are counted together, as if they were the same token."""
 
 
 def idf(items: int, frequency: int) -> float:
@@ -78,7 +81,7 @@ class Binder:
             * math.log2(2.0 + self._settings.popularity_weight)
         )
         extras += binding.exact_title(title_term(words(text)), bonus)
-        return Plan(_with_extras(clause, extras), binding.weights)
+        return Plan(_with_extras(clause, extras), binding.weights, binding.meant)
 
 
 class _Binding:
@@ -88,6 +91,8 @@ class _Binding:
         self, layout: Layout, settings: LexicalSettings, expander: Expander, known: Statistics
     ) -> None:
         self.weights: dict[int, float] = {}
+        self.meant: dict[int, int] = {}
+        self._bound = 0
         self._layout = layout
         self._settings = settings
         self._expander = expander
@@ -164,6 +169,7 @@ class _Binding:
         """
         known, layout = self._known, self._layout
         original = known.vocabulary.number(common) if common else None
+        self._bound += 1
         found: list[tuple[str, str, float]] = []
         for field, name in enumerate(layout.texts):
             if node.field not in ("", name):
@@ -178,7 +184,8 @@ class _Binding:
                 worth = weight * node.boost * layout.boosts[field]
                 worth *= idf(known.items, max(floor, frequency))
                 key = token * layout.fields + field
-                self.weights[key] = max(worth, self.weights.get(key, 0.0))
+                if worth > self.weights.get(key, 0.0):
+                    self.weights[key], self.meant[key] = worth, self._bound
                 found.append((name, word, worth / own))
         return AnyToken(tuple(found)) if found else Nothing()
 

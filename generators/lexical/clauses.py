@@ -111,8 +111,8 @@ class Engine(Protocol):
         """
         ...
 
-    def stored(self) -> Iterator[Document]:
-        """Yield every document, as `layout.unpack` gives it back."""
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the row of every document, and what it was when packed."""
         ...
 
     def searcher(self) -> Searcher:

@@ -7,66 +7,30 @@ an index rebuilt from the log gives the same scores as the one it replaces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
+from forage.catalog.columns import Columns
 from generators.lexical.analysis import Stemmer, words
-from generators.lexical.layout import Document, Layout
+from generators.lexical.layout import Document, Layout, unpack
+from generators.lexical.rows import (
+    COUNT_BITS,
+    Rows,
+    ShownValue,
+    gather,
+    grown,
+    shown_columns,
+    shown_of,
+)
 from generators.lexical.vocabulary import Vocabulary
 
 _MAX_SHOWN_LETTERS = 80
 _MAX_COUNT = 255
-COUNT_BITS = np.uint64(8)
 _MIN_CAPACITY = 1_024
-_Scalar = TypeVar("_Scalar", bound=np.generic)
-
-
-@dataclass(frozen=True, slots=True)
-class ShownValue:
-    """A value of a text field, as a reason shows it."""
-
-    field: int
-    text: str
-    keys: tuple[int, ...]
-    """Of its tokens: `token * fields + field`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Everything about the items, by row.
-
-    A *posting* says that an item has a token in a field: `(token * fields + field) << 8 | count`,
-    with the count of a text token, or the weight of a value in 255ths.
-    """
-
-    item_ids: list[str]
-    shown: list[tuple[ShownValue, ...]]
-    popularity: npt.NDArray[np.float64]
-    ties: npt.NDArray[np.float64]
-    lengths: npt.NDArray[np.float64]
-    """Tokens in each text field; rows × text fields."""
-    postings: npt.NDArray[np.uint64]
-    """Of all rows, one row after the other."""
-    starts: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-    """Where a row's postings start, and how many there are."""
-
-    def grown(self, rows: int, postings: int) -> Rows:
-        """Return the same with room for more; arrays that are large enough are shared."""
-        return Rows(
-            self.item_ids + [""] * (rows - len(self.item_ids)),
-            self.shown + [()] * (rows - len(self.shown)),
-            _grown(self.popularity, rows),
-            _grown(self.ties, rows),
-            _grown(self.lengths, rows),
-            _grown(self.postings, postings),
-            _grown(self.starts, rows),
-            _grown(self.sizes, rows),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +82,7 @@ class Corpus:
         self._forgotten: list[int] = []
         self._next_row = 0
         self._shown: list[dict[str, ShownValue]] = [{} for _ in layout.texts]
+        self._checksums = np.zeros(_MIN_CAPACITY, np.uint32)
         self._frequencies = np.zeros(_MIN_CAPACITY, np.int32)
         self._lengths = np.zeros(len(layout.texts))
         self._used = 0
@@ -132,6 +97,10 @@ class Corpus:
             np.zeros(0, np.int64),
             np.zeros(0, np.int64),
         ).grown(_MIN_CAPACITY, _MIN_CAPACITY)
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self._row_of)
 
     def take_row(self) -> int:
         """Return a row for a new item."""
@@ -170,13 +139,89 @@ class Corpus:
             rows.lengths[row, value.field] += len(value.keys)
         rows.postings[self._used : end] = postings
         rows.starts[row], rows.sizes[row] = self._used, len(postings)
+        self._checksums = grown(self._checksums, len(rows.item_ids))
+        self._checksums[row] = crc32(document.packed)
         self._used = end
         self._row_of[document.item_id] = row
         self._next_row = max(self._next_row, row + 1)
         self._count(row, 1)
 
-    def reclaim(self) -> None:
-        """Make every row that no item has available; for a corpus that nobody reads yet."""
+    def dump(self) -> Columns:
+        """Return everything as columns."""
+        rows, size = self._rows, self._next_row
+        living = np.fromiter(self._row_of.values(), np.int64, len(self._row_of))
+        shown = [rows.shown[row] for row in living.tolist()]
+        columns = Columns(
+            {"item_ids": list(self._row_of)},
+            {
+                "living": living,
+                "popularity": rows.popularity[:size],
+                "ties": rows.ties[:size],
+                "row_lengths": rows.lengths[:size],
+                "postings": rows.postings[: self._used],
+                "starts": rows.starts[:size],
+                "sizes": rows.sizes[:size],
+                "checksums": self._checksums[:size],
+                "frequencies": self._frequencies,
+                "lengths": self._lengths,
+                "lost": np.array(self._lost),
+            },
+        )
+        kept = [value for values in self._shown for value in values.values()]
+        columns.put("shown", shown_columns(shown, kept))
+        columns.put("vocabulary", self.vocabulary.dump())
+        return columns
+
+    def load(self, columns: Columns) -> None:
+        """Take over what `dump` returned, for a corpus of the same layout that is still empty."""
+        arrays = columns.arrays
+        living, item_ids = arrays["living"].tolist(), columns.names["item_ids"]
+        shown, kept = shown_of(columns.part("shown"))
+        self.vocabulary.load(columns.part("vocabulary"))
+        self._row_of = dict(zip(item_ids, living, strict=True))
+        self._next_row, self._used = len(arrays["starts"]), len(arrays["postings"])
+        self._rows = Rows(
+            [],
+            [],
+            arrays["popularity"],
+            arrays["ties"],
+            arrays["row_lengths"],
+            arrays["postings"],
+            arrays["starts"],
+            arrays["sizes"],
+        ).grown(_capacity(self._next_row), _capacity(self._used))
+        for row, item_id, values in zip(living, item_ids, shown, strict=True):
+            self._rows.item_ids[row], self._rows.shown[row] = item_id, values
+        for value in kept:
+            self._shown[value.field][value.text] = value
+        self._checksums = grown(arrays["checksums"], len(self._rows.item_ids))
+        self._frequencies, self._lengths = arrays["frequencies"].copy(), arrays["lengths"].copy()
+        self._lost = int(arrays["lost"])
+
+    def reconcile(self, stored: Iterable[tuple[int, bytes]]) -> int:
+        """Make the corpus hold the stored documents, given as (row, packed), and no others.
+
+        Returns how many of them it did not hold yet. For a corpus that nobody reads yet.
+        """
+        known = np.zeros(len(self._rows.item_ids), np.bool_)
+        known[list(self._row_of.values())] = True
+        kept: set[int] = set()
+        new: list[tuple[int, bytes]] = []
+        for row, packed in stored:
+            if row < len(known) and known[row] and self._checksums[row] == crc32(packed):
+                kept.add(row)
+            else:
+                new.append((row, packed))
+        for item_id in [i for i, row in self._row_of.items() if row not in kept]:
+            self.remove(item_id)
+        for row, packed in new:
+            self.add(unpack(packed, row))
+        self._reclaim()
+        return len(new)
+
+    def _reclaim(self) -> None:
+        """Make every row that no item has available."""
+        self._resting, self._forgotten = [], []
         taken = set(self._row_of.values())
         self._free = [row for row in range(self._next_row) if row not in taken]
 
@@ -229,7 +274,7 @@ class Corpus:
     def _count(self, row: int, change: int) -> None:
         needed = len(self.vocabulary.terms) * self._fields
         if needed > len(self._frequencies):
-            self._frequencies = _grown(self._frequencies, _capacity(needed))
+            self._frequencies = grown(self._frequencies, _capacity(needed))
         start = self._rows.starts[row]
         postings = self._rows.postings[start : start + self._rows.sizes[row]]
         self._frequencies[postings >> COUNT_BITS] += change
@@ -250,29 +295,11 @@ class Corpus:
             old.popularity,
             old.ties,
             old.lengths,
-            _grown(postings, _capacity(len(postings))),
+            grown(postings, _capacity(len(postings))),
             starts,
             sizes,
         )
 
 
-def gather(
-    rows: Rows, chosen: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.intp]]:
-    """Return the postings of chosen rows, one row after the other, and where each row ends."""
-    sizes = rows.sizes[chosen]
-    ends = np.cumsum(sizes)
-    total = int(ends[-1]) if len(ends) else 0
-    places = np.repeat(rows.starts[chosen] - (ends - sizes), sizes) + np.arange(total)
-    return rows.postings[places], ends
-
-
 def _capacity(needed: int) -> int:
     return max(_MIN_CAPACITY, needed + needed // 4)
-
-
-def _grown(values: npt.NDArray[_Scalar], length: int) -> npt.NDArray[_Scalar]:
-    if length <= len(values):
-        return values
-    more = np.zeros((length - len(values), *values.shape[1:]), values.dtype)
-    return np.concatenate([values, more])

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forage.catalog.columns import DERIVED_BY, Columns
 from forage.errors import StorageError
 from forage.log import Record, Stream, Topic
+from forage.log.checkpoint import CheckpointFile
 from forage.wire import catalog_change
 from generators.lexical.analysis import Stemmer
 from generators.lexical.clauses import Engine, Searcher
@@ -17,6 +19,9 @@ from generators.lexical.corpus import Corpus, Statistics
 from generators.lexical.layout import Layout, document
 from generators.lexical.manifest import Manifest
 
+_FORMAT = 1
+_LEAST_CHANGES = 20
+_STALE_SHARE = 0.5
 OpenEngine = Callable[[Path], Engine]
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +59,13 @@ class LexicalProjection:
         self._stemmer = stemmer
         self._open_engine = open_engine
         self._manifest = Manifest(folder / "index", folder / "checkpoint", fingerprint)
+        self._saved = CheckpointFile(
+            folder / "corpus",
+            name=f"lexical corpus {fingerprint} {DERIVED_BY}",
+            version=_FORMAT,
+        )
         self._corpus = Corpus(layout, stemmer)
+        self._changes = 0
         self._engine: Engine | None = None
         self._sequence = 0
         self._view: View | None = None
@@ -73,17 +84,23 @@ class LexicalProjection:
             self._discard()
         self._engine = self._open_engine(self._folder / "index")
         try:
-            for made in self._engine.stored():
-                self._corpus.add(made)
+            self._changes = self._read(self._engine)
         except (ValueError, TypeError, LookupError) as error:
             _logger.warning("the lexical index is of another form and is rebuilt: %r", error)
             self.close()
             self._corpus, self._sequence = Corpus(self._layout, self._stemmer), 0
             self._discard()
             self._engine = self._open_engine(self._folder / "index")
-        self._corpus.reclaim()
+        self._save_corpus()
         self._publish(self._engine)
         return self._sequence
+
+    def _read(self, engine: Engine) -> int:
+        """Fill the corpus; return how many documents the saved one lacked."""
+        saved = self._saved.load()
+        if saved is not None:
+            self._corpus.load(Columns.from_bytes(saved[1]))
+        return self._corpus.reconcile(engine.stored())
 
     def apply(self, records: Sequence[Record]) -> None:
         """Index the last state of every item in the batch; see `Projection.apply`."""
@@ -101,6 +118,7 @@ class LexicalProjection:
             self._corpus.remove(item_id)
         for made in added:
             self._corpus.add(made)
+        self._changes += len(latest)
         self._publish(engine)
         self._save(records[-1].sequence)
 
@@ -108,6 +126,7 @@ class LexicalProjection:
         """Note the position beside the files; see `Projection.checkpoint`."""
         if sequence != self._sequence:
             self._save(sequence)
+        self._save_corpus()
         self._corpus.recycle()
 
     def close(self) -> None:
@@ -116,6 +135,12 @@ class LexicalProjection:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+
+    def _save_corpus(self) -> None:
+        """Save the corpus if much has changed: whatever it lacks is read from the engine."""
+        if self._changes >= max(_LEAST_CHANGES, _STALE_SHARE * len(self._corpus)):
+            self._saved.save(self._sequence, self._corpus.dump().to_bytes())
+            self._changes = 0
 
     def _save(self, sequence: int) -> None:
         self._manifest.save(sequence)

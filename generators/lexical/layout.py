@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 
 from forage.catalog.item import Item
@@ -80,7 +81,7 @@ class Layout:
         return blake2b(json.dumps(described).encode(), digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Document:
     """An item as the engines index it."""
 
@@ -99,6 +100,12 @@ class Document:
     numbers: Mapping[str, Sequence[float]]
     popularity: float
     """In [0, 1]."""
+
+    @cached_property
+    def packed(self) -> bytes:
+        """What the corpus needs of the document, for the engine to keep."""
+        kept = [self.item_id, self.kind, self.texts, self.values, self.titles, self.popularity]
+        return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()
 
     @property
     def tie(self) -> float:
@@ -141,13 +148,9 @@ def document(item: Item, row: int, layout: Layout) -> Document:
     )
 
 
-def pack(made: Document) -> bytes:
-    """Return what the corpus needs of a document, for the engine to keep."""
-    kept = [made.item_id, made.kind, made.texts, made.values, made.titles, made.popularity]
-    return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()
-
-
 def unpack(packed: bytes, row: int) -> Document:
     """Return a document again, without what only filters need."""
     item_id, kind, texts, values, titles, popularity = json.loads(packed)
-    return Document(row, item_id, kind, texts, values, {}, titles, {}, popularity)
+    found = Document(row, item_id, kind, texts, values, {}, titles, {}, popularity)
+    found.__dict__["packed"] = packed
+    return found

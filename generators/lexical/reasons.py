@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from forage.retrieval import Reason
-from generators.lexical.corpus import ShownValue, Statistics
+from generators.lexical.corpus import Statistics
+from generators.lexical.rows import ShownValue
 from generators.lexical.scoring import Scored
 
 _MOST_REASONS = 3

@@ -27,7 +27,6 @@ from generators.lexical.settings import LexicalSettings
 
 _PARSED = 1_024
 _MAX_REMEMBERED = 200
-_NO_WEIGHTS: Mapping[int, float] = {}
 
 
 class LexicalRetriever:
@@ -87,7 +86,9 @@ class LexicalRetriever:
         """Release the engine."""
         self._projection.close()
 
-    def retrieve(self, query: Query, limit: int, deadline: Deadline) -> Retrieval:
+    def retrieve(
+        self, query: Query, limit: int, deadline: Deadline, *, explain: bool = False
+    ) -> Retrieval:
         """Return the best matches; see `Retriever.retrieve`."""
         deadline.check()
         view = self._projection.view
@@ -98,7 +99,7 @@ class LexicalRetriever:
             return Retrieval(())
         rows = self._matches(plan, query, view, max(limit, self._settings.depth))
         deadline.check()
-        hits = self._ranked(rows, plan.weights, view.statistics, limit)
+        hits = self._ranked(rows, plan, view.statistics, limit, explain=explain)
         deadline.check()
         return Retrieval(hits, scanned=_postings(plan.weights, view.statistics))
 
@@ -109,7 +110,7 @@ class LexicalRetriever:
             return self._binder.bind(parsed, query.text, query.interpretations, known)
         if query.like_item_ids:
             return None
-        return Plan(Combination(), _NO_WEIGHTS)
+        return Plan(Combination(), {}, {})
 
     @staticmethod
     def _matches(plan: Plan, query: Query, view: View, depth: int) -> npt.NDArray[np.int64]:
@@ -119,20 +120,20 @@ class LexicalRetriever:
     def _ranked(
         self,
         rows: npt.NDArray[np.int64],
-        weights: Mapping[int, float],
+        plan: Plan,
         known: Statistics,
         limit: int,
+        *,
+        explain: bool,
     ) -> tuple[Hit, ...]:
-        scored = score(rows, weights, known, self._settings.popularity_weight)
+        scored = score(rows, plan, known, self._settings.popularity_weight)
         best = np.lexsort((-known.rows.ties[rows], -scored.scores))[:limit]
+        reasons = Reasons(rows, scored, known).of(best) if explain else [()] * len(best)
         item_ids = known.rows.item_ids
         return tuple(
-            Hit(item_ids[row], points, reasons)
-            for row, points, reasons in zip(
-                rows[best].tolist(),
-                scored.scores[best].tolist(),
-                Reasons(rows, scored, known).of(best),
-                strict=True,
+            Hit(item_ids[row], points, why)
+            for row, points, why in zip(
+                rows[best].tolist(), scored.scores[best].tolist(), reasons, strict=True
             )
         )
 

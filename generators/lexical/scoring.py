@@ -5,8 +5,11 @@ A match of an item scores the sum, over the query's tokens and the fields they a
     boost * weight * idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / average length))
 
 with k1 = 1.2 and b = 0.75 (BM25: Robertson & Zaragoza, 2009), summed per field rather than
-pooled (not BM25F). Whole values add `boost * confidence * idf * weight of the value`. The sum is
-multiplied by the popularity prior, `log2(2 + w * popularity)`.
+pooled (not BM25F). The tokens that stand for one word of the query (its stem mates, corrections,
+completions) are counted together, each as much as it is worth next to the best of them: having a
+word in three forms is no better than having it thrice. Whole values add
+`boost * confidence * idf * weight of the value`. The sum is multiplied by the popularity prior,
+`log2(2 + w * popularity)`.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from generators.lexical.binding import K1, B
-from generators.lexical.corpus import COUNT_BITS, Statistics, gather
+from generators.lexical.binding import K1, B, Plan
+from generators.lexical.corpus import Statistics
+from generators.lexical.rows import COUNT_BITS, gather
 
 Floats = npt.NDArray[np.float64]
 _BUCKETS = 4_096
@@ -38,11 +42,12 @@ class Scored:
 
 def score(
     rows: npt.NDArray[np.int64],
-    weights: Mapping[int, float],
+    plan: Plan,
     known: Statistics,
     popularity_weight: float,
 ) -> Scored:
     """Return the scores of rows, in their order; without weights, the popularity prior alone."""
+    weights = plan.weights
     prior: Floats = np.log2(2.0 + popularity_weight * known.rows.popularity[rows])
     if not weights or not len(rows):
         nothing = np.empty(0, np.int64)
@@ -56,6 +61,7 @@ def score(
     keys = postings >> COUNT_BITS
     counts = (postings & np.uint64(255)).astype(np.float64)
 
+    places = np.searchsorted(wanted, keys)
     texts = len(known.layout.texts)
     fields = (keys % np.uint64(known.layout.fields)).astype(np.intp)
     in_text = fields < texts
@@ -63,10 +69,47 @@ def score(
     average = np.maximum(known.lengths / max(1, known.items), 1e-9)
     lengths = known.rows.lengths[rows[owners], text_fields]
     norm = K1 * (1.0 - B + B * lengths / average[text_fields])
-    saturation = np.where(in_text, counts * (K1 + 1) / (counts + norm), counts / 255.0)
-    worths = worth[np.searchsorted(wanted, keys)] * saturation
+    words = _words(wanted, plan.words, known.layout.fields)
+    share, most = _shares(worth, words)
+    counts *= np.where(in_text, share[places], 1.0)
+    together = _together(owners, words[places], counts, len(rows))
+    saturation = np.where(in_text, counts * (K1 + 1) / (together + norm), counts / 255.0)
+    worths = np.where(in_text, most[places], worth[places]) * saturation
     sums = np.bincount(owners, worths, len(rows))
     return Scored(sums * prior, owners, keys.astype(np.int64), worths)
+
+
+def _words(
+    keys: npt.NDArray[np.uint64], meant: Mapping[int, int], fields: int
+) -> npt.NDArray[np.intp]:
+    """Return by key a number that keys share if they stand for one word in one field."""
+    numbers: dict[tuple[int, int], int] = {}
+    found = np.empty(len(keys), np.intp)
+    for place, key in enumerate(keys.tolist()):
+        # A key that stands for no word, such as that of a title, stands alone.
+        word = (meant[key], key % fields) if key in meant else (-1, key)
+        found[place] = numbers.setdefault(word, len(numbers))
+    return found
+
+
+def _shares(worth: Floats, words: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Return what each key is worth next to the best key of its word, and what that is worth."""
+    best = np.zeros(int(words.max()) + 1)
+    np.maximum.at(best, words, worth)
+    most: Floats = best[words]
+    return worth / most, most
+
+
+def _together(
+    owners: npt.NDArray[np.intp], words: npt.NDArray[np.intp], counts: Floats, rows: int
+) -> Floats:
+    """Return, for every match, the count of all matches of its word in its row."""
+    if not len(words):
+        return counts
+    columns = int(words.max()) + 1
+    cells = owners * columns + words
+    pooled: Floats = np.bincount(cells, counts, rows * columns)[cells]
+    return pooled
 
 
 def _positions(

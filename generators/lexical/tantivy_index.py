@@ -22,7 +22,7 @@ from generators.lexical.clauses import (
     Nothing,
     OfKind,
 )
-from generators.lexical.layout import Document, Layout, pack, unpack
+from generators.lexical.layout import Document, Layout
 
 _ITEM, _KIND, _TITLE, _ROW, _PRIOR, _ORDER, _PAYLOAD = (
     "item_id", "kind", "title", "row", "prior", "order", "payload",
@@ -74,7 +74,7 @@ class TantivyEngine:
         except (OSError, ValueError) as error:
             raise self._failure("write", error) from error
 
-    def stored(self) -> Iterator[Document]:
+    def stored(self) -> Iterator[tuple[int, bytes]]:
         """Yield all documents; see `Engine.stored`."""
         searcher = self._index.searcher()
         if not searcher.num_docs:
@@ -82,7 +82,7 @@ class TantivyEngine:
         found = searcher.search(Query.all_query(), searcher.num_docs, count=False)
         for _, address in found.hits:
             document = searcher.doc(address)
-            yield unpack(bytes(document[_PAYLOAD][0]), int(document[_ROW][0]))
+            yield int(document[_ROW][0]), bytes(document[_PAYLOAD][0])
 
     def searcher(self) -> TantivySearcher:
         """Return the state after the last write."""
@@ -96,7 +96,7 @@ class TantivyEngine:
         made.add_unsigned(_ROW, document.row)
         made.add_text(_ITEM, document.item_id)
         made.add_text(_KIND, document.kind)
-        made.add_bytes(_PAYLOAD, pack(document))
+        made.add_bytes(_PAYLOAD, document.packed)
         prior = self._popularity_weight * document.popularity
         made.add_float(_PRIOR, prior + _TIE_IN_SCORE * document.tie)
         made.add_float(_ORDER, document.popularity + _TIE_IN_ORDER * document.tie)

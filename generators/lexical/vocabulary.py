@@ -5,6 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
+import numpy as np
+
+from forage.catalog.columns import Columns, ragged, spans
 from generators.lexical.analysis import Stemmer
 
 _INSORT_LIMIT = 200
@@ -50,6 +53,29 @@ class Vocabulary:
     def stem_mates(self, stem: str) -> list[str]:
         """Return the words that share a stem, in the order they were added."""
         return [self.terms[number] for number in self._stems.get(stem, ())]
+
+    def dump(self) -> Columns:
+        """Return everything as columns."""
+        order = [self._numbers[word] for word in self.alphabetical()]
+        mates = [np.array(numbers, np.int32) for numbers in self._stems.values()]
+        return Columns(
+            {"terms": self.terms, "stems": list(self._stems)},
+            {"order": np.array(order, np.int32), **ragged(mates, np.int32)},
+        )
+
+    def load(self, columns: Columns) -> None:
+        """Replace everything by what `dump` returned."""
+        self.terms = columns.names["terms"]
+        self._numbers = {term: number for number, term in enumerate(self.terms)}
+        mates = columns.arrays["content"].tolist()
+        self._stems = {
+            stem: mates[start:end]
+            for stem, (start, end) in zip(
+                columns.names["stems"], spans(columns.arrays["lengths"]), strict=True
+            )
+        }
+        self._alphabetical = [self.terms[number] for number in columns.arrays["order"].tolist()]
+        self._new_words = []
 
     def alphabetical(self) -> Sequence[str]:
         """Return all words in order, in a list that later additions leave alone."""

@@ -33,7 +33,7 @@ from generators.lexical.clauses import (
     Nothing,
     OfKind,
 )
-from generators.lexical.layout import Document, Layout, pack, unpack
+from generators.lexical.layout import Document, Layout
 
 _ITEM, _KIND, _TITLE, _ROW, _PAYLOAD = "item_id", "kind", "title", "row", "payload"
 _TEXT, _VALUE, _NUMBER = "text_", "value_", "number_"
@@ -76,11 +76,11 @@ class WhooshEngine:
             raise self._failure("write", error) from error
         self._searcher = WhooshSearcher(self._index.searcher(), self._layout)
 
-    def stored(self) -> Iterator[Document]:
+    def stored(self) -> Iterator[tuple[int, bytes]]:
         """Yield all documents; see `Engine.stored`."""
         with self._index.reader() as reader:
             for stored in reader.all_stored_fields():
-                yield unpack(stored[_PAYLOAD], stored[_ROW])
+                yield stored[_ROW], stored[_PAYLOAD]
 
     def searcher(self) -> WhooshSearcher:
         """Return the state after the last write."""
@@ -96,7 +96,7 @@ class WhooshEngine:
             _ITEM: document.item_id,
             _KIND: document.kind,
             _ROW: document.row,
-            _PAYLOAD: pack(document),
+            _PAYLOAD: document.packed,
         }
         if document.titles:
             made[_TITLE] = SEPARATOR.join(document.titles)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from forage.catalog.columns import Columns
 from forage.catalog.item import Item
 from forage.catalog.schema import Schema
 from generators.catalog_projection import grown
@@ -46,3 +47,17 @@ class MemoryCatalogIndex:
                 removed=[key for key, present in self._pending.items() if not present],
             )
             self._pending = {}
+
+    def dump(self) -> Columns:
+        """Return everything as columns."""
+        columns = Columns(arrays={"popularity": self.popularity})
+        columns.put("predictions", self.predictions.dump())
+        columns.put("keys", self.keys.dump())
+        return columns
+
+    def load(self, columns: Columns) -> None:
+        """Replace everything by what `dump` returned."""
+        self.popularity = columns.arrays["popularity"].copy()
+        self.predictions.load(columns.part("predictions"))
+        self.keys.load(columns.part("keys"))
+        self._pending = {}

@@ -5,8 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 
+import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
+
+from forage.catalog.columns import Columns
 
 _AFTER_ANY = "\U0010ffff"
 _ANCHOR = 4
@@ -43,6 +46,17 @@ class KeyIndex:
         kept = [key for key in self._forward if key not in gone] if gone else self._forward
         self._forward = sorted([*kept, *new])
         self._backward = sorted(key[::-1] for key in self._forward)
+
+    def dump(self) -> Columns:
+        """Return the keys in both orders as columns."""
+        place = {key: number for number, key in enumerate(self._forward)}
+        backward = np.fromiter((place[key[::-1]] for key in self._backward), np.int32, len(place))
+        return Columns({"forward": self._forward}, {"backward": backward})
+
+    def load(self, columns: Columns) -> None:
+        """Replace the keys by those that `dump` returned."""
+        self._forward = forward = columns.names["forward"]
+        self._backward = [forward[place][::-1] for place in columns.arrays["backward"].tolist()]
 
     def completions(self, prefix: str, limit: int) -> list[str]:
         """Return up to `limit` other keys that start with `prefix`, in order."""

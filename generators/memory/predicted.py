@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from forage.catalog.columns import Columns, ragged, spans
 from forage.catalog.item import Item
 from forage.catalog.schema import Role, Schema
 from forage.text import normalize, tokenize
@@ -135,3 +136,18 @@ class Predictions:
 
     def __contains__(self, key: str) -> bool:
         return key in self._postings
+
+    def dump(self) -> Columns:
+        """Return everything as columns."""
+        lists = [np.frombuffer(found, np.int64) for found in self._postings.values()]
+        return Columns({"keys": list(self._postings)}, ragged(lists, np.int64))
+
+    def load(self, columns: Columns) -> None:
+        """Replace everything by what `dump` returned."""
+        content = columns.arrays["content"].tobytes()
+        self._postings = {
+            key: array("q", content[start:end])
+            for key, (start, end) in zip(
+                columns.names["keys"], spans(columns.arrays["lengths"], 8), strict=True
+            )
+        }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forage.catalog.checkpoint import CatalogCheckpoint
 from forage.catalog.view import CatalogView
 from forage.log import Projection
 from forage.retrieval import Deadline, Hit, Query, Reason, Retrieval
@@ -45,7 +46,16 @@ class MemoryRetriever:
         )
         self._learner = MemoryLearner(settings, self._neighbours)
         self._projections: tuple[Projection, ...] = (
-            CatalogProjection("memory.catalog", runtime.log, self._view, self._index, self._lock),
+            CatalogProjection(
+                "memory.catalog",
+                runtime.log,
+                self._view,
+                self._index,
+                self._lock,
+                CatalogCheckpoint(
+                    settings.data_dir / "memory", runtime.log, runtime.schema, "memory"
+                ),
+            ),
             EngagementProjection(
                 "memory.engagement",
                 runtime.log,
@@ -89,7 +99,9 @@ class MemoryRetriever:
 
         return CachedEncoder(MiniLMEncoder(), self._cache)
 
-    def retrieve(self, query: Query, limit: int, deadline: Deadline) -> Retrieval:
+    def retrieve(
+        self, query: Query, limit: int, deadline: Deadline, *, explain: bool = False
+    ) -> Retrieval:
         """Return at most `limit` items that satisfy every filter, best first.
 
         Raises `DeadlineExceededError` if the deadline passes first.
@@ -113,9 +125,10 @@ class MemoryRetriever:
             vector = neighbours.encode_query(query.normalized)
             with self._lock:
                 looking.borrow(vector)
-        return Retrieval(self._hits(looking, limit), scanned=looking.board.scanned)
+        hits = self._hits(looking, limit, explain=explain)
+        return Retrieval(hits, scanned=looking.board.scanned)
 
-    def _hits(self, looking: Backoff, limit: int) -> tuple[Hit, ...]:
+    def _hits(self, looking: Backoff, limit: int, *, explain: bool) -> tuple[Hit, ...]:
         """Return the best candidates; ties go to the more popular item, then to the lower id."""
         found = looking.candidates()
         scores = looking.board.scores[found]
@@ -128,12 +141,18 @@ class MemoryRetriever:
             last = order[limit - 1]
             tied = (scores[order] == scores[last]) & (popularity[order] == popularity[last])
             order = order[: max(limit, int(np.flatnonzero(tied)[-1]) + 1)]
+        id_at = self._view.id_at
         best = sorted(
-            (-scores[i], -popularity[i], self._view.id_at(int(found[i])), int(found[i]))
-            for i in order.tolist()
+            (-score, -liked, id_at(index), index)
+            for score, liked, index in zip(
+                scores[order].tolist(),
+                popularity[order].tolist(),
+                found[order].tolist(),
+                strict=True,
+            )
         )
         return tuple(
-            Hit(item_id, float(-score), self._reasons(looking, index, float(-score)))
+            Hit(item_id, -score, self._reasons(looking, index, -score) if explain else ())
             for score, _, item_id, index in best[:limit]
         )
 

@@ -83,7 +83,9 @@ class SemanticRetriever:
         self._store.close()
         self._cache.close()
 
-    def retrieve(self, query: Query, limit: int, deadline: Deadline) -> Retrieval:
+    def retrieve(
+        self, query: Query, limit: int, deadline: Deadline, *, explain: bool = False
+    ) -> Retrieval:
         """Return the nearest items that satisfy the filters, with their cosine as the score."""
         deadline.check()
         expression = self._store.language.expression(query.filters, self._index.most_numbers)
@@ -102,7 +104,7 @@ class SemanticRetriever:
         found = self._store.search(vector, wanted, expression, timeout_s=deadline.remaining())
         examples = ", ".join(known[i][0] for i in likes[:_NAMED_EXAMPLES])
         hits = tuple(
-            Hit(item_id, score, self._reasons(score, text, examples))
+            Hit(item_id, score, self._reasons(score, text, examples) if explain else ())
             for item_id, score in found
             if item_id not in unwanted
         )
