@@ -94,7 +94,8 @@ async def _run(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),
             ("grpc.max_connection_age_ms", settings.max_connection_age_ms),
-            ("grpc.max_connection_age_grace_ms", settings.grace_ms),
+            # Watches of health never end by themselves, so a renewed connection needs an end.
+            ("grpc.max_connection_age_grace_ms", max(settings.grace_ms, 5_000)),
         ],
     )
     health_servicer = health.aio.HealthServicer()

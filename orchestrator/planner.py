@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,8 +30,8 @@ from orchestrator.bandit import (
     mixture_propensity,
 )
 from orchestrator.bandit.arrays import FloatArray
-from orchestrator.bandit.knapsack import solve
 from orchestrator.bandit.nonempty import CallSomething
+from orchestrator.bandit.thompson import Objective
 from orchestrator.bandit.traffic import FULL, UNIFORM
 from orchestrator.context import FEATURE_VERSION, FEATURES
 from orchestrator.settings import POLICIES, OrchestratorSettings, PlanSettings
@@ -48,6 +47,7 @@ def parameters(plan: PlanSettings) -> dict[str, float]:
     """
     flat = {
         "price": plan.price,
+        "redundancy": plan.redundancy,
         "exploration": plan.exploration,
         "epsilon": plan.epsilon,
         "lints_scale": plan.lints_scale,
@@ -75,17 +75,23 @@ def policies(snapshot: Snapshot) -> dict[str, Policy]:
     static = presets.pop("static")
     names = sorted(presets, key=lambda name: int(name.removeprefix("preset")))
     uniform = UniformPresetsPolicy([presets[name] for name in names])
-    price = params["price"]
+    worth = objective(snapshot)
+    terms = {"price": worth.price, "redundancy": worth.redundancy}
     made: list[Policy] = [
-        ThompsonPolicy(snapshot.hazard, price=price, exploration=params["exploration"]),
-        EpsilonGreedyPolicy(snapshot.hazard, uniform, epsilon=params["epsilon"], price=price),
-        LinTSPolicy(snapshot.linear, price=price, scale=params["lints_scale"]),
+        ThompsonPolicy(snapshot.hazard, exploration=params["exploration"], **terms),
+        EpsilonGreedyPolicy(snapshot.hazard, uniform, epsilon=params["epsilon"], **terms),
+        LinTSPolicy(snapshot.linear, scale=params["lints_scale"], **terms),
         StaticPolicy(static),
         CallEverythingPolicy(),
         uniform,
         *(StaticPolicy(presets[name], name=name) for name in names),
     ]
     return {policy.name: CallSomething(policy) for policy in made}
+
+
+def objective(snapshot: Snapshot) -> Objective:
+    """Return what plans are worth; older snapshots took generators for independent."""
+    return Objective(snapshot.params["price"], snapshot.params.get("redundancy", 1.0))
 
 
 def _fan_outs(params: Mapping[str, float]) -> dict[str, dict[str, int]]:
@@ -191,14 +197,13 @@ class Planner:
         """
         context, snapshot = planned.context, planned.versioned.snapshot
         utilities = hazard.expected_utilities(snapshot.hazard, context)
-        price = snapshot.params["price"]
-
-        def net(action: Sequence[int]) -> float:
-            found = 1 - math.exp(-sum(utilities[g, level] for g, level in enumerate(action)))
-            return found - price * context.total_cost(tuple(action))
-
-        best = solve(utilities[None], context.cost, context.feasible, context.budget, price=price)
-        return max(0.0, net(best[0].tolist()) - net(planned.choice.action))
+        worth = objective(snapshot)
+        best = worth.best(context, utilities)
+        chosen = planned.choice.action
+        return max(
+            0.0,
+            worth.value(context, utilities, best) - worth.value(context, utilities, chosen),
+        )
 
     def _split(self, versioned: Versioned) -> Traffic:
         if not versioned.fallback:

@@ -26,7 +26,7 @@ _TOP = 20
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """Groups of rows; in each group some rows are preferred (label 1) to the others."""
+    """Groups of rows; in each group the rows with the larger labels are preferred."""
 
     rows: NDArray[np.float32]
     labels: NDArray[np.float64]
@@ -82,13 +82,36 @@ def fit(
     """Train on `decisions`; the same arguments give the same model."""
     position = data.feature_names.index(POSITION)
     pairs = preferences(decisions, position, examination, settings)
-    booster = xgboost.train(
-        _parameters(settings.boosting, seed),
-        _matrix(pairs, settings.boosting),
-        settings.boosting.trees,
-        callbacks=[_Report(progress, settings.boosting.trees)],
+    return boost(
+        pairs,
+        data.feature_names,
+        data.feature_version,
+        settings.boosting,
+        seed=seed,
+        progress=progress,
     )
-    return RankingModel.label(booster, data.feature_names, data.feature_version)
+
+
+def boost(
+    groups: Preferences,
+    names: Sequence[str],
+    feature_version: str,
+    settings: BoostingSettings,
+    *,
+    seed: int,
+    progress: Progress = lambda stage, share: None,
+) -> RankingModel:
+    """Train on groups of rows with labels: preferences, or graded judgments of whole lists.
+
+    The same arguments give the same model.
+    """
+    booster = xgboost.train(
+        _parameters(settings, seed),
+        _matrix(groups, settings),
+        settings.trees,
+        callbacks=[_Report(progress, settings.trees)],
+    )
+    return RankingModel.label(booster, names, feature_version)
 
 
 def _matrix(data: Preferences, settings: BoostingSettings) -> xgboost.DMatrix:

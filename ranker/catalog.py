@@ -10,23 +10,40 @@ import io
 import json
 import math
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import snowballstemmer
+from numpy.typing import NDArray
 
 from forage import wire
 from forage.catalog.item import Item
 from forage.catalog.schema import Role, Schema
+from forage.errors import StartupError
 from forage.log import Record, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 from forage.text import tokenize
 from ranker.digest import digest
 
-POSTING = np.dtype([("term", "<i4"), ("field", "<i2"), ("whole", "<i2"), ("weight", "<f4")])
-"""One word, or one whole value in words (`whole` 1), of one attribute of an item."""
-_FORMAT = 1
+POSTING = np.dtype(
+    [("term", "<i4"), ("stem", "<i4"), ("field", "<i2"), ("count", "<i2"), ("weight", "<f4")]
+)
+"""One word of one attribute of an item, or one whole value in words: `stem` and `count` are then
+-1 and 0."""
+_FORMAT = 2
+_NO_STEM = -1
+_MAX_COUNT = 1_000
+_MAX_LETTERS = 64
+_FIRST_STEMS = 1_024
+_STEMMERS = {
+    "ar": "arabic", "da": "danish", "de": "german", "el": "greek", "en": "english",
+    "es": "spanish", "fi": "finnish", "fr": "french", "hu": "hungarian", "it": "italian",
+    "nl": "dutch", "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian",
+    "sv": "swedish", "ta": "tamil", "tr": "turkish",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +61,8 @@ class Card:
     """In [0, 1]; NaN if unknown."""
     time: float
     """The item's date in seconds since the epoch; NaN if unknown."""
+    length: int
+    """Words in all text fields, repeated ones as often as they occur."""
     postings: bytes
     """An array of `POSTING`."""
 
@@ -55,8 +74,8 @@ class ItemCards:
     topic = Topic.CATALOG
     streams = (Stream.CATALOG,)
 
-    def __init__(self, schema: Schema, data_dir: Path) -> None:
-        """Start empty; a checkpoint made with other fields or kinds is not used."""
+    def __init__(self, schema: Schema, data_dir: Path, *, language: str = "en") -> None:
+        """Start empty; a checkpoint made with other fields, kinds or stems is not used."""
         self._schema = schema
         self.fields = tuple(
             name
@@ -67,7 +86,22 @@ class ItemCards:
         self._lock = threading.Lock()
         self._cards: dict[str, Card] = {}
         self._terms: dict[str, int] = {}
-        made_of = [self.fields, schema.kinds, schema.title, schema.popularity, schema.freshness]
+        texts = set(schema.with_role(Role.TEXT))
+        self._texts = np.array([name in texts for name in self.fields])
+        self._stemmer = _Stemmer(language)
+        self._stems: dict[str, int] = {}
+        self._stem_of: dict[str, int] = {}
+        self._holders = np.zeros(_FIRST_STEMS, np.int64)
+        self._words = 0
+        made_of = [
+            self.fields,
+            schema.kinds,
+            schema.title,
+            schema.popularity,
+            schema.freshness,
+            schema.with_role(Role.TEXT),
+            language,
+        ]
         self._file = CheckpointFile(
             data_dir / self.name / "cards",
             name=f"ranker.catalog/{digest(json.dumps(made_of)):016x}",
@@ -87,6 +121,25 @@ class ItemCards:
         """Return the number of a word, or of a value in words joined by spaces; -1 if unknown."""
         return self._terms.get(text, -1)
 
+    def stem(self, word: str) -> int:
+        """Return the number of a word's stem; -1 if no item has a word of that stem."""
+        known = self._stem_of.get(word)
+        if known is None:
+            known = self._stems.get(self._stemmer.stem(word), _NO_STEM)
+        return known
+
+    def idf(self, stems: Sequence[int]) -> NDArray[np.float64]:
+        """Return how rare stems are in text fields: inverse document frequencies, above 0."""
+        items = len(self._cards)
+        held = np.array([self._holders[s] if s >= 0 else 0 for s in stems], float)
+        rarity: NDArray[np.float64] = np.log1p((items - held + 0.5) / (held + 0.5))
+        return rarity
+
+    @property
+    def mean_length(self) -> float:
+        """Words in the text fields of an item, on average; at least 1."""
+        return max(1.0, self._words / max(1, len(self._cards)))
+
     def restore(self) -> int:
         """Load the checkpoint; see `Projection.restore`."""
         found = self._file.load()
@@ -94,17 +147,20 @@ class ItemCards:
             return 0
         sequence, payload = found
         with io.BytesIO(payload) as file, np.load(file, allow_pickle=False) as arrays:
-            terms, rows = json.loads(arrays["strings"].tobytes())
+            terms, stems, stem_of, rows = json.loads(arrays["strings"].tobytes())
             ends = np.cumsum(arrays["sizes"])
             postings = arrays["postings"].tobytes()
             numbers = arrays["numbers"].tolist()
         self._terms = {term: number for number, term in enumerate(terms)}
+        self._stems = {stem: number for number, stem in enumerate(stems)}
+        self._stem_of = stem_of
         begin = 0
-        for (item_id, kind, title), end, (popularity, time) in zip(
+        for (item_id, kind, title), end, (popularity, time, length) in zip(
             rows, ends.tolist(), numbers, strict=True
         ):
-            self._cards[item_id] = Card(
-                item_id, digest(item_id), kind, title, popularity, time, postings[begin:end]
+            found = postings[begin:end]
+            self._put(
+                Card(item_id, digest(item_id), kind, title, popularity, time, int(length), found)
             )
             begin = end
         return sequence
@@ -118,38 +174,67 @@ class ItemCards:
         with self._lock:
             for item_id, card in changes:
                 if card is None:
-                    self._cards.pop(item_id, None)
+                    self._drop(item_id)
                 else:
-                    self._cards[item_id] = card
+                    self._put(card)
+
+    def _put(self, card: Card) -> None:
+        self._drop(card.item_id)
+        self._cards[card.item_id] = card
+        self._count(card, 1)
+
+    def _drop(self, item_id: str) -> None:
+        gone = self._cards.pop(item_id, None)
+        if gone is not None:
+            self._count(gone, -1)
+
+    def _count(self, card: Card, sign: int) -> None:
+        """Add the card to the document frequencies, or take it out."""
+        postings = np.frombuffer(card.postings, POSTING)
+        stems = postings["stem"][(postings["count"] > 0) & self._texts[postings["field"]]]
+        while len(self._holders) < len(self._stems):
+            self._holders = np.concatenate([self._holders, np.zeros_like(self._holders)])
+        self._holders[np.unique(stems)] += sign
+        self._words += sign * card.length
 
     def checkpoint(self, sequence: int) -> None:
         """Save all cards; see `Projection.checkpoint`. Only the follower's thread changes them."""
         cards = list(self._cards.values())
-        strings = json.dumps([list(self._terms), [(c.item_id, c.kind, c.title) for c in cards]])
+        rows = [(c.item_id, c.kind, c.title) for c in cards]
+        strings = json.dumps([list(self._terms), list(self._stems), self._stem_of, rows])
         with io.BytesIO() as file:
             np.savez(
                 file,
                 strings=np.frombuffer(strings.encode(), np.uint8),
                 sizes=np.fromiter((len(c.postings) for c in cards), np.int64, len(cards)),
                 postings=np.frombuffer(b"".join(c.postings for c in cards), np.uint8),
-                numbers=np.array([(c.popularity, c.time) for c in cards]).reshape(-1, 2),
+                numbers=np.array([(c.popularity, c.time, c.length) for c in cards]).reshape(-1, 3),
             )
             self._file.save(sequence, file.getvalue())
 
     def _card(self, item: Item) -> Card:
         schema = self._schema
-        postings: list[tuple[int, int, int, float]] = []
-        title = ""
+        postings: list[tuple[int, int, int, int, float]] = []
+        title, length = "", 0
         for field, name in enumerate(self.fields):
             values = [(tokenize(str(v.value)), v.weight) for v in item.values(name)]
             if name == schema.title and values:
                 title = " ".join(values[0][0])
             weights: dict[str, float] = {}
+            counts: Counter[str] = Counter()
             for words, weight in values:
+                counts.update(words)
                 for word in words:
                     weights[word] = max(weight, weights.get(word, 0.0))
-            postings += [(self._number(w), field, 0, weight) for w, weight in weights.items()]
-            postings += [(self._number(" ".join(w)), field, 1, weight) for w, weight in values if w]
+            if self._texts[field]:
+                length += counts.total()
+            postings += [
+                (self._number(w), self._stem_number(w), field, min(counts[w], _MAX_COUNT), weight)
+                for w, weight in weights.items()
+            ]
+            postings += [
+                (self._number(" ".join(w)), _NO_STEM, field, 0, weight) for w, weight in values if w
+            ]
         return Card(
             item_id=item.item_id,
             key=digest(item.item_id),
@@ -157,11 +242,19 @@ class ItemCards:
             title=title,
             popularity=_number(item, schema.popularity),
             time=_number(item, schema.freshness),
+            length=length,
             postings=np.array(postings, POSTING).tobytes(),
         )
 
     def _number(self, term: str) -> int:
         return self._terms.setdefault(term, len(self._terms))
+
+    def _stem_number(self, word: str) -> int:
+        known = self._stem_of.get(word)
+        if known is None:
+            stem = self._stemmer.stem(word)
+            known = self._stem_of[word] = self._stems.setdefault(stem, len(self._stems))
+        return known
 
 
 class JoinedPostings:
@@ -176,10 +269,31 @@ class JoinedPostings:
         self.row = np.repeat(np.arange(len(cards)), counts)
         """The place in `cards` that each posting belongs to."""
         self.term = np.ascontiguousarray(postings["term"])
+        self.stem = np.ascontiguousarray(postings["stem"])
+        """-1 for whole values."""
         self.field = np.ascontiguousarray(postings["field"])
         self.weight = postings["weight"].astype(float)
-        self.whole = postings["whole"].astype(bool)
+        self.count = postings["count"]
+        """How often a word occurs in the field; 0 for whole values."""
+        self.whole = self.stem == _NO_STEM
         """Whether it is a whole value rather than a word."""
+
+
+class _Stemmer:
+    """The Snowball stemmer of one language (Porter, 2001), for several threads."""
+
+    def __init__(self, language: str) -> None:
+        if language not in _STEMMERS:
+            raise StartupError(
+                f"language: there is no stemmer for '{language}'; allowed:"
+                f" {', '.join(sorted(_STEMMERS))}"
+            )
+        self._stemmer = snowballstemmer.stemmer(_STEMMERS[language])
+        self._lock = threading.Lock()
+
+    def stem(self, word: str) -> str:
+        with self._lock:
+            return str(self._stemmer.stemWord(word[:_MAX_LETTERS]))
 
 
 def _number(item: Item, attribute: str | None) -> float:

@@ -11,8 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from forage.errors import ForageError, StartupError
-from forage.log.engines import open_log
-from forage.registry import DirectoryRegistry
+from forage.log.engines import open_storage
 from forage.settings import load
 from ranker.publishing import rollback as run_rollback
 from ranker.settings import RankerSettings
@@ -46,18 +45,23 @@ def train(
     try:
         flags = {} if data is None else {"data_dir": data}
         settings = load("ranker", RankerSettings, file=config, flags=flags).settings
-        registry = DirectoryRegistry(settings.data_dir / "registry")
-        if rollback:
-            typer.echo(f"ranker model {run_rollback(registry).version} is current again")
-            return
-        log = open_log(settings.log_url, settings.data_dir)
+        storage = open_storage(settings)
         try:
+            if rollback:
+                version = run_rollback(storage.registry).version
+                typer.echo(f"ranker model {version} is current again")
+                return
             with _Bars(console) as bars:
                 report = run_training(
-                    log, registry, settings, seed=seed, force=force, progress=bars.show
+                    storage.log,
+                    storage.registry,
+                    settings,
+                    seed=seed,
+                    force=force,
+                    progress=bars.show,
                 )
         finally:
-            log.close()
+            storage.close()
     except ForageError as error:
         console.print(f"error: {error.message}", style="red", markup=False, highlight=False)
         raise typer.Exit(_STARTUP if isinstance(error, StartupError) else _FAILED) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,8 @@ class DecayedTable:
 
     def get(self, keys: Keys, time: float) -> Columns:
         """Return the sums as of `time`, zeros for unknown keys; shape (keys, columns)."""
-        rows = np.array([self._rows.get(key, -1) for key in keys.tolist()], np.intp)
+        places = map(self._rows.get, keys.tolist(), repeat(-1))
+        rows = np.fromiter(places, np.intp, len(keys))
         age = time / self._half_life - (self._landmark or 0)
         found: Columns = self._sums[rows] * 2.0 ** -min(max(age, 0.0), 1_000.0)
         found[rows < 0] = 0.0

@@ -13,7 +13,7 @@ from ranker.catalog import Card, ItemCards, JoinedPostings
 from ranker.digest import digest
 from ranker.evidence import Evidence
 from ranker.features import FUSED_SCORE, POSITION, FeatureList
-from ranker.matching import Column, Matcher
+from ranker.matching import Column, Matcher, standardized
 from ranker.statistics import EngagementStatistics
 
 Matrix = NDArray[np.float32]
@@ -52,17 +52,21 @@ class FeatureExtractor:
         """Return the features of all candidates, shape (candidates, features); NaN is missing."""
         cards = self._cards.find(evidence.item_ids)
         postings = JoinedPostings(cards)
-        columns = self._generator(evidence)
+        columns: dict[str, Column | float] = self._generator(evidence)
         columns |= self._matcher.columns(query, cards, postings)
         columns |= self._item(query, cards)
-        columns |= self._query(query, len(cards))
+        columns |= self._query(query)
         columns |= self._engagement(query, evidence.item_ids, cards)
         columns |= self._user(query, evidence.item_ids, postings)
-        columns[POSITION] = np.ones(len(cards))
-        stacked = np.array([columns[name] for name in self._features.names])
-        return np.ascontiguousarray(np.clip(stacked, -_LARGEST, _LARGEST).T, np.float32)
+        columns[POSITION] = 1.0
+        stacked = np.empty((len(self._features), len(cards)), np.float32)
+        with np.errstate(over="ignore"):
+            for row, name in enumerate(self._features.names):
+                stacked[row] = columns[name]
+        np.clip(stacked, -_LARGEST, _LARGEST, out=stacked)
+        return np.ascontiguousarray(stacked.T)
 
-    def _generator(self, evidence: Evidence) -> dict[str, Column]:
+    def _generator(self, evidence: Evidence) -> dict[str, Column | float]:
         """Return the columns of the groups `generator` and `fusion`."""
         items, generators = len(evidence.item_ids), len(self._generators)
         # Proposals of generators that are not configured end up in a last column, unused.
@@ -73,51 +77,60 @@ class FeatureExtractor:
         reciprocal[evidence.rows, columns_of] = 1.0 / np.array(evidence.ranks, float)
         found = reciprocal > 0
         share = _share(score, found)
+        z = standardized(np.where(found, score, 0.0))
         columns = self._fusion(evidence, found)
+        answered = [g for name, g in self._generators.items() if name in evidence.answered]
+        columns["fusion.best_rank"] = reciprocal.max(axis=1)
+        columns["fusion.shares"] = np.nan_to_num(share[:, answered]).sum(axis=1) / max(
+            len(answered), 1
+        )
         for name, g in self._generators.items():
             answered = name in evidence.answered
             missing = 0.0 if answered else np.nan
-            columns[f"{name}.answered"] = np.full(items, float(answered))
+            columns[f"{name}.answered"] = float(answered)
             columns[f"{name}.found"] = found[:, g].astype(float) + missing
             columns[f"{name}.score"] = score[:, g]
             columns[f"{name}.share"] = share[:, g]
+            columns[f"{name}.z"] = z[:, g] + missing
             columns[f"{name}.reciprocal_rank"] = reciprocal[:, g] + missing
         return columns
 
-    def _fusion(self, evidence: Evidence, found: NDArray[np.bool_]) -> dict[str, Column]:
+    def _fusion(self, evidence: Evidence, found: NDArray[np.bool_]) -> dict[str, Column | float]:
         items = len(evidence.item_ids)
         fused = np.clip(evidence.fused, -_LARGEST, _LARGEST)
         largest = fused.max(initial=0.0)
         number = np.bincount(np.array(evidence.rows, np.intp), minlength=items)
-        columns = {
+        columns: dict[str, Column | float] = {
             FUSED_SCORE: fused,
             "fusion.share": fused / (largest if largest > 0 else np.inf),
             "fusion.reciprocal_rank": 1.0 / (1 + np.arange(items)),
             "fusion.generators": number.astype(float),
-            "fusion.candidates": np.full(items, float(items)),
+            "fusion.candidates": float(items),
         }
         if "exploration" in self._generators:
             explored = found[:, self._generators["exploration"]]
             columns["exploration.only"] = (explored & (number == 1)).astype(float)
         return columns
 
-    def _item(self, query: Query, cards: Sequence[Card | None]) -> dict[str, Column]:
-        nothing = (np.nan, np.nan, -1)
+    def _item(self, query: Query, cards: Sequence[Card | None]) -> dict[str, Column | float]:
+        nothing = (np.nan, np.nan, -1, np.nan)
         numbers = np.array(
-            [nothing if c is None else (c.popularity, c.time, c.kind) for c in cards], float
-        ).reshape(-1, 3)
-        columns = {
+            [nothing if c is None else (c.popularity, c.time, c.kind, c.length) for c in cards],
+            float,
+        ).reshape(-1, 4)
+        columns: dict[str, Column | float] = {
             "item.known": np.array([c is not None for c in cards], float),
             "item.popularity": numbers[:, 0],
+            "item.length": np.log1p(numbers[:, 3]),
             "item.age": (query.time - numbers[:, 1]) / _YEAR_S,
         }
         for index, kind in enumerate(self._kinds):
             columns[f"item.kind.{kind}"] = (numbers[:, 2] == index).astype(float)
         return columns
 
-    def _query(self, query: Query, items: int) -> dict[str, Column]:
+    def _query(self, query: Query) -> dict[str, Column | float]:
         best = query.interpretations[0].confidence if query.interpretations else np.nan
-        values = {
+        values: dict[str, Column | float] = {
             "query.words": float(len(query.tokens)),
             "query.characters": float(len(query.normalized)),
             "query.confidence": best,
@@ -126,11 +139,11 @@ class FeatureExtractor:
         }
         for query_class in QueryClass:
             values[f"query.class.{query_class}"] = float(query.query_class is query_class)
-        return {name: np.full(items, value) for name, value in values.items()}
+        return values
 
     def _engagement(
         self, query: Query, item_ids: Sequence[str], cards: Sequence[Card | None]
-    ) -> dict[str, Column]:
+    ) -> dict[str, Column | float]:
         known = zip(item_ids, cards, strict=True)
         keys = [digest(item_id) if card is None else card.key for item_id, card in known]
         rates = self._statistics.rates(np.array(keys, np.uint64), query)
@@ -145,12 +158,12 @@ class FeatureExtractor:
 
     def _user(
         self, query: Query, item_ids: Sequence[str], postings: JoinedPostings
-    ) -> dict[str, Column]:
+    ) -> dict[str, Column | float]:
         history = self._history(query)
         return {
             "user.affinity": self._matcher.affinity(history, postings),
             "user.engaged": np.array([item_id in history for item_id in item_ids], float),
-            "user.history": np.full(len(item_ids), float(len(history))),
+            "user.history": float(len(history)),
         }
 
     def _history(self, query: Query) -> dict[str, float]:

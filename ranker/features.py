@@ -15,7 +15,7 @@ from typing import NamedTuple
 from forage.catalog.schema import Role, Schema
 from forage.retrieval import QueryClass
 
-DEFINITIONS = 1
+DEFINITIONS = 2
 """Raised whenever the computation of a feature changes but its description does not."""
 FUSED_SCORE = "fusion.score"
 POSITION = "position"
@@ -76,6 +76,12 @@ def _of_generator(generator: str) -> Iterator[Feature]:
         "Its score between the lowest (0) and the highest (1) of its list; missing likewise.",
     )
     yield Feature(
+        f"{generator}.z",
+        "generator",
+        "Its score, 0 if it did not find the item, in standard deviations from the mean of the"
+        f" candidates; {missing}.",
+    )
+    yield Feature(
         f"{generator}.reciprocal_rank",
         "generator",
         f"1 / rank in its list, 0 if it did not find the item; {missing}.",
@@ -87,6 +93,12 @@ def _of_fusion(generators: Sequence[str]) -> Iterator[Feature]:
     yield Feature("fusion.share", "fusion", "The fused score divided by the largest one.")
     yield Feature("fusion.reciprocal_rank", "fusion", "1 / place in the fused order.")
     yield Feature("fusion.generators", "fusion", "How many generators found the item.")
+    yield Feature("fusion.best_rank", "fusion", "1 / the best rank in any list.")
+    yield Feature(
+        "fusion.shares",
+        "fusion",
+        "Mean of `share` over the generators that answered, 0 where it is missing.",
+    )
     yield Feature("fusion.candidates", "fusion", "How many candidates the search has.")
     if "exploration" in generators:
         yield Feature("exploration.only", "fusion", "1 if exploration alone found the item.")
@@ -105,10 +117,26 @@ def _of_field(name: str) -> Iterator[Feature]:
 
 def _of_title() -> Iterator[Feature]:
     yield Feature("match.coverage", "match", "Share of the query's words found in any text field.")
+    yield Feature(
+        "match.idf",
+        "match",
+        "The same for the words' stems, each by its inverse document frequency.",
+    )
+    yield Feature(
+        "match.bm25",
+        "match",
+        "BM25 of the stems over all text fields as one, per unit of their idf.",
+    )
+    yield Feature("match.bm25_z", "match", "The same in standard deviations from the mean.")
+    yield Feature("match.rarest", "match", "1 if the item has the query's rarest stem.")
+    yield Feature("title.idf", "match", "`match.idf` for the title alone.")
     yield Feature("title.coverage", "match", "Share of the title's words that the query has.")
     yield Feature("title.length_ratio", "match", "Words in the query per word in the title.")
     yield Feature("title.prefix", "match", "1 if the title begins with the query.")
     yield Feature("title.similarity", "match", "Indel similarity of title and query, in [0, 1].")
+    yield Feature(
+        "title.part_similarity", "match", "The same for the best stretch of the longer of the two."
+    )
 
 
 def _of_slots() -> Iterator[Feature]:
@@ -129,6 +157,7 @@ def _of_slots() -> Iterator[Feature]:
 def _of_item(schema: Schema) -> Iterator[Feature]:
     yield Feature("item.known", "item", "1 if the ranker has the item in its catalogue.")
     yield Feature("item.popularity", "item", "The popularity attribute.")
+    yield Feature("item.length", "item", "log(1 + words in its text fields).")
     yield Feature("item.age", "item", "Years from the item's date to the search.")
     for kind in schema.kinds:
         yield Feature(f"item.kind.{kind}", "item", f"1 for a {kind}.")

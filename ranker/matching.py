@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,22 @@ Column = NDArray[np.float64]
 _MAX_WORDS = 32
 _MAX_READINGS = 8
 _MAX_SLOTS = 16
+_K1, _B = 1.2, 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """The words of a query, as the cards number them; -1 is unknown."""
+
+    terms: list[int]
+    stems: list[int]
+    rarity: Column
+    """Inverse document frequencies of the stems."""
+
+    @classmethod
+    def of(cls, words: Sequence[str], cards: ItemCards) -> _Meant:
+        stems = [cards.stem(word) for word in words]
+        return cls([cards.term(word) for word in words], stems, cards.idf(stems))
 
 
 class Matcher:
@@ -39,8 +56,10 @@ class Matcher:
         `postings` are those of the cards.
         """
         words = list(dict.fromkeys(query.tokens))[:_MAX_WORDS]
-        found = self._words_found(words, postings)
+        meant = _Meant.of(words, self._cards)
+        found, counts = self._words_found(meant, postings)
         columns = self._fields_matched(query, found, postings)
+        columns |= self._stems_matched(meant, counts, cards)
         columns |= self._title_matched(query, found, cards)
         columns |= self._slots_matched(query, words, found, postings, cards)
         unknown = np.array([card is None for card in cards], bool)
@@ -49,13 +68,48 @@ class Matcher:
                 column[unknown] = np.nan
         return columns
 
-    def _words_found(self, words: Sequence[str], postings: JoinedPostings) -> Column:
-        """Return the weight of each word in each field; shape (words, items, fields)."""
-        found = np.zeros((len(words), postings.items, len(self._fields)))
-        for index, word in enumerate(words):
-            at = np.flatnonzero((postings.term == self._cards.term(word)) & ~postings.whole)
-            found[index, postings.row[at], postings.field[at]] = postings.weight[at]
-        return found
+    def _words_found(self, meant: _Meant, postings: JoinedPostings) -> tuple[Column, Column]:
+        """Return weights of the words themselves and counts of words of their stems.
+
+        Both by word, item and field: how strongly the field has the very word, and how often it
+        has any word of the same stem.
+        """
+        shape = (len(meant.terms), postings.items, len(self._fields))
+        cells_in_all = shape[1] * shape[2]
+        found, counts = np.zeros(shape), np.zeros(shape)
+        for index, (term, stem) in enumerate(zip(meant.terms, meant.stems, strict=True)):
+            if stem < 0:
+                continue
+            at = np.flatnonzero(postings.stem == stem)
+            rows, fields = postings.row[at], postings.field[at]
+            cells = rows * len(self._fields) + fields
+            counts[index] = np.bincount(cells, postings.count[at], cells_in_all).reshape(shape[1:])
+            same = postings.term[at] == term
+            found[index, rows[same], fields[same]] = postings.weight[at[same]]
+        return found, counts
+
+    def _stems_matched(
+        self, meant: _Meant, counts: Column, cards: Sequence[Card | None]
+    ) -> dict[str, Column]:
+        """Return what words of the query's stems, weighed by their rarity, say of the items."""
+        names = ("match.idf", "match.bm25", "match.bm25_z", "match.rarest", "title.idf")
+        if not len(counts):
+            return {name: _missing(len(cards)) for name in names}
+        texts = [field for _, field in self._texts]
+        rarity = meant.rarity[:, None]
+        total = max(float(rarity.sum()), 1e-9)
+        often = counts[:, :, texts].sum(axis=2)
+        lengths = np.array([0 if card is None else card.length for card in cards], float)
+        norm = _K1 * (1 - _B + _B * lengths / self._cards.mean_length)
+        bm25 = (rarity * often / (often + norm)).sum(axis=0) / total
+        held = often > 0
+        return {
+            "match.idf": (rarity * held).sum(axis=0) / total,
+            "match.bm25": bm25,
+            "match.bm25_z": standardized(bm25),
+            "match.rarest": held[int(np.argmax(meant.rarity))].astype(float),
+            "title.idf": (rarity * (counts[:, :, self._title] > 0)).sum(axis=0) / total,
+        }
 
     def _fields_matched(
         self, query: Query, found: Column, postings: JoinedPostings
@@ -82,19 +136,29 @@ class Matcher:
     def _title_matched(
         self, query: Query, found: Column, cards: Sequence[Card | None]
     ) -> dict[str, Column]:
-        names = ("title.coverage", "title.length_ratio", "title.prefix", "title.similarity")
+        names = (
+            "title.coverage",
+            "title.length_ratio",
+            "title.prefix",
+            "title.similarity",
+            "title.part_similarity",
+        )
         if not len(found):
             return {name: _missing(len(cards)) for name in names}
         titles = ["" if card is None else card.title for card in cards]
         words = np.array([title.count(" ") + 1.0 for title in titles])
         inside = (found[:, :, self._title] > 0).sum(axis=0)
-        similarity = process.cdist([query.normalized], titles, scorer=fuzz.ratio, workers=1)[0]
+        whole, part = (
+            process.cdist([query.normalized], titles, scorer=scorer, workers=1)[0]
+            for scorer in (fuzz.ratio, fuzz.partial_ratio)
+        )
         prefix = np.array([title.startswith(query.normalized) for title in titles], float)
         return {
             "title.coverage": inside / words,
             "title.length_ratio": len(query.tokens) / words,
             "title.prefix": prefix,
-            "title.similarity": similarity.astype(float) / 100,
+            "title.similarity": whole.astype(float) / 100,
+            "title.part_similarity": part.astype(float) / 100,
         }
 
     def _slots_matched(
@@ -167,6 +231,16 @@ class Matcher:
             postings.term[at].astype(np.int64) * len(self._fields) + postings.field[at]
         )
         return code
+
+
+def standardized(values: Column) -> Column:
+    """Return values in standard deviations from their mean, along the first axis; 0 if equal."""
+    if not len(values):
+        return values
+    centred = values - values.mean(axis=0)
+    spread = np.sqrt((centred**2).mean(axis=0))
+    result: Column = centred / np.where(spread > 1e-9, spread, np.inf)
+    return result
 
 
 def _missing(items: int) -> Column:

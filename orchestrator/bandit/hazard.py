@@ -93,18 +93,22 @@ def laplace_step(
 
     The posterior mode after one logistic label lies at `mean + s Σ φ`: one equation in one unknown,
     whatever the dimension. The root is unique and bracketed; Newton steps that would leave the
-    bracket are replaced by bisection.
+    bracket, or are not half as long as the one before, are replaced by bisection.
     """
     low, high = weight * (target - 1), weight * target
     step = np.clip(weight * (target - sigmoid(mean)), low, high)
-    for _ in range(60):
+    moved = high - low
+    for _ in range(100):
         probability = sigmoid(mean + step * variance)
         error = step - weight * (target - probability)
         if np.abs(error).max(initial=0.0) < 1e-13:
             break
         low, high = np.where(error < 0, step, low), np.where(error > 0, step, high)
         newton = step - error / (1 + weight * variance * probability * (1 - probability))
-        step = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        # Without the last condition Newton may leap from one end of the bracket to the other.
+        good = (newton > low) & (newton < high) & (np.abs(newton - step) <= moved / 2)
+        following = np.where(good, newton, (low + high) / 2)
+        moved, step = np.abs(following - step), following
     return step
 
 

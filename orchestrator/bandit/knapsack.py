@@ -1,9 +1,11 @@
 """The exact multiple-choice knapsack that turns utilities into a plan.
 
-A plan picks one level per generator. If generator g finds the wanted item with probability p_g,
-and finds are independent, the union covers it with probability 1 - Π(1 - p_g), which grows with
-U = Σ u_g, u = -log(1 - p). For every total cost the dynamic programme keeps the largest U; coverage
-is monotone in U, so the best cost can then be picked by coverage net of its price, exactly.
+A plan picks one level per generator. Generator g misses the wanted item with probability
+exp(-u_g), u = -log(1 - p). Generators overlap: what one finds, others tend to find too. A Gumbel
+copula joins the misses, P(all miss) = exp(-(Σ u_g^θ)^(1/θ)); the redundancy θ is 1 if finds are
+independent, and as it grows the union covers no more than the best generator alone (Nelsen, 2006,
+§4.2). Coverage is monotone in U = Σ u_g^θ, a plain sum: for every total cost the dynamic programme
+keeps the largest U, and the best cost is then picked by coverage net of its price, exactly.
 (Thompson sampling with an approximate oracle can fail: Wang & Chen, 2018.)
 """
 
@@ -26,11 +28,12 @@ def solve(
     budget: int,
     *,
     price: float = 0.0,
+    redundancy: float = 1.0,
 ) -> IntArray:
     """Return the best level of every generator, for each of M draws: [M, G].
 
-    Maximises `1 - exp(-Σ utility) - price * Σ cost` over the feasible levels with `Σ cost` at most
-    `budget`. `utility` is [M, G, L]; `cost` and `feasible` are [G, L] and shared by all draws.
+    Maximises `coverage - price * Σ cost` over the feasible levels with `Σ cost` at most `budget`.
+    `utility` is [M, G, L]; `cost` and `feasible` are [G, L] and shared by all draws.
     Among equally good plans the cheapest wins; among those, the earlier generators get more.
     Raises `ValueError` if a generator has no feasible level within the budget, or if the costs
     are so fine that the table would exceed `MAX_CELLS` rows.
@@ -41,9 +44,11 @@ def solve(
     cells = min(budget // unit, sum(max(c for _, c in choices) for choices in options))
     if cells > MAX_CELLS:
         raise ValueError(f"{cells} cost units in the budget, at most {MAX_CELLS}: use coarser ones")
+    if redundancy != 1:
+        utility = utility**redundancy
     by_level = np.ascontiguousarray(utility.transpose(1, 2, 0))
     tables = _forward(by_level, options, cells)
-    totals = _best_totals(tables[-1], price * unit)
+    totals = _best_totals(tables[-1], price * unit, redundancy)
     return _backward(by_level, options, tables, totals)
 
 
@@ -87,11 +92,23 @@ def _forward(
     return tables
 
 
-def _best_totals(last: FloatArray, price: float) -> IntArray:
+def covered(utilities: FloatArray, redundancy: float = 1.0) -> float:
+    """Return the probability that any of the generators finds the item, given each one's utility.
+
+    `utilities` is [G]; `redundancy` is at least 1, else `ValueError`.
+    """
+    if redundancy < 1:
+        raise ValueError(f"redundancy is at least 1, got {redundancy}")
+    return -math.expm1(-(float((utilities**redundancy).sum()) ** (1 / redundancy)))
+
+
+def _best_totals(last: FloatArray, price: float, redundancy: float) -> IntArray:
     """Return the total cost of the best plan of every draw; argmax takes the cheapest of equals."""
     if price == 0:
         return np.asarray(np.argmax(last, axis=0), dtype=np.int64)
-    net = -np.exp(-last) - price * np.arange(len(last))[:, None]
+    with np.errstate(invalid="ignore"):
+        union = last if redundancy == 1 else np.where(last < 0, last, last ** (1 / redundancy))
+    net = -np.exp(-union) - price * np.arange(len(last))[:, None]
     return np.asarray(np.argmax(net, axis=0), dtype=np.int64)
 
 

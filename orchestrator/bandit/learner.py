@@ -121,13 +121,22 @@ class Learner:
         """The last sequence of the log that was learned from; 0 if none."""
         return self._sequence
 
-    def observe(self, observation: Observation, *, time: float, sequence: int) -> None:
+    def observe(
+        self,
+        observation: Observation,
+        *,
+        time: float,
+        sequence: int,
+        added: Observation | None = None,
+    ) -> None:
         """Learn from one decision whose feedback is complete.
 
         `time` is when the record was appended, in log order; going backwards forgets nothing.
+        `added` is the same decision with each find credited once: the hazards, which plans add
+        up, learn from it, so that what two generators find is not counted twice.
         """
         self.advance(time=time, sequence=sequence)
-        hazard.learn(self.hazard, observation)
+        hazard.learn(self.hazard, added or observation)
         linear.learn(self.linear, observation)
 
     def advance(self, *, time: float, sequence: int) -> None:

@@ -76,9 +76,14 @@ def observe(
     *,
     executed: Mapping[str, int | None],
     engagements: Sequence[Engagement],
+    precedence: Sequence[str] = (),
     weight: float = 1.0,
 ) -> Observation:
     """Build the observation of one decision from its record and its feedback.
+
+    With `precedence`, the first generator in that order that found an engaged item gets all of
+    its credit, and the later ones none: that they found it too was not needed. Generators then
+    learn what they add, and a plan does not pay twice for the same find. Without, all are credited.
 
     `executed` is the fan-out each generator answered with; None (timed out, failed) and absence
     (not called) teach nothing. Several engagements share at most a reward of 1: if they sum to
@@ -87,12 +92,15 @@ def observe(
     level = np.array([levels.level(executed.get(name) or 0) for name in generators], dtype=np.int64)
     credit = np.zeros((len(generators), levels.buckets))
     scale = 1 / max(1.0, sum(engagement.reward for engagement in engagements))
+    order = [generators.index(name) for name in precedence] or range(len(generators))
     for engagement in engagements:
-        for g, name in enumerate(generators):
-            rank = engagement.ranks.get(name)
+        for g in order:
+            rank = engagement.ranks.get(generators[g])
             bucket = None if rank is None else levels.bucket(rank)
             if bucket is not None and bucket < level[g]:
                 credit[g, bucket] += engagement.reward * scale
+                if precedence:
+                    break
     return Observation(generators, phi, level, np.minimum(credit, 1.0), weight)
 
 

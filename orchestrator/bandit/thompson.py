@@ -6,28 +6,56 @@ net of its price) and the exact knapsack are the same for all.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from orchestrator.bandit import hazard, linear
 from orchestrator.bandit.arrays import FloatArray, IntArray
 from orchestrator.bandit.baselines import UniformPresetsPolicy
-from orchestrator.bandit.knapsack import solve
+from orchestrator.bandit.knapsack import covered, solve
 from orchestrator.bandit.policy import PlanChoice, PlanContext, Source, plan_choice
 from orchestrator.bandit.posterior import GaussianPosterior
 from orchestrator.bandit.propensity import Action, Distribution
 
 
-def _check_price(price: float) -> None:
-    if not (np.isfinite(price) and price >= 0):
-        raise ValueError(f"a price must be finite and at least 0, got {price}")
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a plan is worth: the coverage of the union of its lists, net of its price.
 
+    Raises `ValueError` for a price that is negative or not finite, or a redundancy below 1.
+    """
 
-def _solve(context: PlanContext, utilities: FloatArray, price: float) -> IntArray:
-    return solve(utilities, context.cost, context.feasible, context.budget, price=price)
+    price: float = 0.0
+    """The reward that one cost unit must bring."""
+    redundancy: float = 1.0
+    """How much generators find the same: 1 is independent; see `knapsack`."""
 
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.price) and self.price >= 0):
+            raise ValueError(f"a price must be finite and at least 0, got {self.price}")
+        if not (np.isfinite(self.redundancy) and self.redundancy >= 1):
+            raise ValueError(f"a redundancy must be finite and at least 1, got {self.redundancy}")
 
-def _best(context: PlanContext, utilities: FloatArray, price: float) -> Action:
-    return tuple(_solve(context, utilities[None], price)[0].tolist())
+    def solve(self, context: PlanContext, utilities: FloatArray) -> IntArray:
+        """Return the best plan of every draw: utilities [M, G, L] to levels [M, G]."""
+        return solve(
+            utilities,
+            context.cost,
+            context.feasible,
+            context.budget,
+            price=self.price,
+            redundancy=self.redundancy,
+        )
+
+    def best(self, context: PlanContext, utilities: FloatArray) -> Action:
+        """Return the best plan for utilities [G, L]."""
+        return tuple(self.solve(context, utilities[None])[0].tolist())
+
+    def value(self, context: PlanContext, utilities: FloatArray, action: Action) -> float:
+        """Return what an action is worth if the utilities [G, L] are right."""
+        chosen = utilities[np.arange(len(action)), np.array(action, dtype=np.int64)]
+        return covered(chosen, self.redundancy) - self.price * context.total_cost(action)
 
 
 class ThompsonPolicy:
@@ -37,24 +65,28 @@ class ThompsonPolicy:
     exact = False
 
     def __init__(
-        self, posterior: GaussianPosterior, *, price: float = 0.0, exploration: float = 1.0
+        self,
+        posterior: GaussianPosterior,
+        *,
+        price: float = 0.0,
+        redundancy: float = 1.0,
+        exploration: float = 1.0,
     ) -> None:
-        """Plan with `posterior` over hazards.
+        """Plan with `posterior` over hazards; see `Objective` for price and redundancy.
 
-        `price` is the reward that one cost unit must bring; `exploration` scales the posterior's
-        standard deviation, 1 being Thompson sampling proper and less being greedier.
+        `exploration` scales the posterior's standard deviation, 1 being Thompson sampling proper
+        and less being greedier.
         """
-        _check_price(price)
+        self._objective = Objective(price, redundancy)
         if not (np.isfinite(exploration) and exploration >= 0):
             raise ValueError(f"exploration must be finite and at least 0, got {exploration}")
         self._posterior = posterior
-        self._price = price
         self._exploration = exploration
 
     def choose(self, context: PlanContext, rng: np.random.Generator) -> PlanChoice:
         """Choose the best plan of one draw."""
         utilities = self._draw(context, rng, 1)[0]
-        action = _best(context, utilities, self._price)
+        action = self._objective.best(context, utilities)
         return plan_choice(context, action, Source.THOMPSON, utilities=utilities)
 
     def distribution(
@@ -62,7 +94,7 @@ class ThompsonPolicy:
     ) -> Distribution:
         """Repeat the choice `draws` times at once."""
         utilities = self._draw(context, rng, draws)
-        return Distribution.from_draws(_solve(context, utilities, self._price))
+        return Distribution.from_draws(self._objective.solve(context, utilities))
 
     def _draw(self, context: PlanContext, rng: np.random.Generator, draws: int) -> FloatArray:
         return hazard.draw_utilities(
@@ -77,20 +109,24 @@ class LinTSPolicy:
     exact = False
 
     def __init__(
-        self, posterior: GaussianPosterior, *, price: float = 0.0, scale: float = 0.5
+        self,
+        posterior: GaussianPosterior,
+        *,
+        price: float = 0.0,
+        redundancy: float = 1.0,
+        scale: float = 0.5,
     ) -> None:
         """Plan with `posterior` over linear rewards; `scale` is the standard deviation of noise."""
-        _check_price(price)
+        self._objective = Objective(price, redundancy)
         if not (np.isfinite(scale) and scale > 0):
             raise ValueError(f"scale must be finite and above 0, got {scale}")
         self._posterior = posterior
-        self._price = price
         self._scale = scale
 
     def choose(self, context: PlanContext, rng: np.random.Generator) -> PlanChoice:
         """Choose the best plan of one draw."""
         utilities = linear.draw_utilities(self._posterior, context, rng, 1, scale=self._scale)[0]
-        action = _best(context, utilities, self._price)
+        action = self._objective.best(context, utilities)
         return plan_choice(context, action, Source.LINEAR_THOMPSON, utilities=utilities)
 
     def distribution(
@@ -98,7 +134,7 @@ class LinTSPolicy:
     ) -> Distribution:
         """Repeat the choice `draws` times at once."""
         utilities = linear.draw_utilities(self._posterior, context, rng, draws, scale=self._scale)
-        return Distribution.from_draws(_solve(context, utilities, self._price))
+        return Distribution.from_draws(self._objective.solve(context, utilities))
 
 
 class EpsilonGreedyPolicy:
@@ -114,22 +150,22 @@ class EpsilonGreedyPolicy:
         *,
         epsilon: float = 0.05,
         price: float = 0.0,
+        redundancy: float = 1.0,
     ) -> None:
         """Plan with `posterior` over hazards; explore with `uniform`. `epsilon` is in [0, 1]."""
-        _check_price(price)
+        self._objective = Objective(price, redundancy)
         if not 0 <= epsilon <= 1:
             raise ValueError(f"epsilon is in [0, 1], got {epsilon}")
         self._posterior = posterior
         self._uniform = uniform
         self._epsilon = epsilon
-        self._price = price
 
     def choose(self, context: PlanContext, rng: np.random.Generator) -> PlanChoice:
         """Toss the coin, then exploit or explore."""
         if rng.random() < self._epsilon:
             return self._uniform.choose(context, rng)
         utilities = hazard.expected_utilities(self._posterior, context)
-        action = _best(context, utilities, self._price)
+        action = self._objective.best(context, utilities)
         return plan_choice(context, action, Source.GREEDY, utilities=utilities)
 
     def distribution(
@@ -137,7 +173,7 @@ class EpsilonGreedyPolicy:
     ) -> Distribution:
         """Return 1 - ε on the greedy plan and ε spread as the presets are; exact."""
         utilities = hazard.expected_utilities(self._posterior, context)
-        greedy = _best(context, utilities, self._price)
+        greedy = self._objective.best(context, utilities)
         explored = self._uniform.distribution(context, rng, draws).frequencies
         return Distribution.exact(
             [

@@ -21,7 +21,7 @@ from ranker.model import KIND, RankingModel
 from ranker.publishing import judge, rollback
 from ranker.settings import RankerSettings
 from ranker.training import split, train
-from ranker.training_set import JudgedDecision, read_training_set
+from ranker.training_set import JudgedDecision, Unusable, read_training_set
 
 NAMES = ("fusion.score", "habit", "text", "taste", "noise", "position")
 DECAY = 1.0
@@ -339,6 +339,30 @@ def test_later_pages_are_not_learned_from(tmp_path: Path) -> None:
     found = examples(tmp_path, feedback("r", "item:2", START + 5), decision=later)
 
     assert found == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"feature_version": "v0"}, {"feature_names": [*NAMES[:-1], "renamed"]}],
+    ids=["version", "names"],
+)
+def test_decisions_with_other_features_than_the_latest_are_left_out(
+    tmp_path: Path, other: dict[str, object]
+) -> None:
+    world, log = World(5), open_log("sqlite:log.db", tmp_path)
+    latest = world.decide("latest", START + 60)[0]
+    changed = decision_pb2.Decision.FromString(world.decide("changed", START)[0].payload)
+    for name, value in other.items():
+        changed.ClearField(name)
+        changed.MergeFrom(decision_pb2.Decision(**{name: value}))
+    log.append([Event(Stream.DECISIONS, "changed", changed.SerializeToString(), START), latest])
+    log.append([feedback(name, "item:2", START + 65) for name in ("changed", "latest")])
+    options = settings()
+    data = read_training_set(log, options.feedback, options.training, lambda stage, share: None)
+    log.close()
+
+    assert [d.sequence for d in data.decisions] == [2]
+    assert data.unusable == {Unusable.OTHER_FEATURES: 1}
 
 
 def test_everything_held_out_is_newer_than_everything_trained_on(log: EventLog) -> None:
