@@ -12,7 +12,7 @@ DATA ?= data
 
 
 
-.PHONY: help setup demo test lint proto lock bench up mesh clean check-compose check-chart check-kubernetes check-nats chart-goldens
+.PHONY: help setup demo test lint proto lock bench quality compare up mesh clean check-compose check-chart check-kubernetes check-nats chart-goldens
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
@@ -78,6 +78,14 @@ chart-goldens: ## Render the chart's examples again, after any change in config/
 
 bench: $(READY) ## Measure speed and memory on the demo catalogue, and say where the time goes.
 	@$(BIN)/python -m bench --data $(DATA)
+
+quality: $(READY) ## Measure quality on the judged collections and write docs/quality.md (about an hour).
+	@$(BIN)/python -m evaluation.report --work $(DATA)/quality
+
+compare: $(READY) ## Install the peers (LightGBM, MABWiser, Vowpal Wabbit) and simulate with them.
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml","rb"))["dependency-groups"]["compare"], sep="\n")' \
+	  | $(BIN)/uv pip install --quiet --python $(BIN)/python -r -
+	@$(BIN)/forage simulate --cache $(DATA)/quality/scenes --out $(DATA)/compare
 
 clean: ## Remove the virtual environment and the demo's data.
 	@rm -rf $(VENV) $(DATA)

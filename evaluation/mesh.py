@@ -31,13 +31,17 @@ from forage.log.follower import Follower
 from forage.registry import DirectoryRegistry
 from forage.retrieval import Deadline, Hit, Query, UserContext
 from forage.services import Runtime
+from forage.settings import ServiceSettings
 from forage.telemetry import Telemetry
 from forage.v1 import item_pb2, ranker_service_pb2
-from generators.exploration import ExplorationRetriever, ExplorationSettings
+from generators.exploration.retriever import ExplorationRetriever
+from generators.exploration.settings import ExplorationSettings
 from generators.graph.retriever import GraphRetriever
 from generators.graph.settings import GraphSettings
-from generators.lexical import LexicalRetriever, LexicalSettings
-from generators.memory import MemoryRetriever, MemorySettings
+from generators.lexical.retriever import LexicalRetriever
+from generators.lexical.settings import LexicalSettings
+from generators.memory.retriever import MemoryRetriever
+from generators.memory.settings import MemorySettings
 from generators.semantic.retriever import SemanticRetriever
 from generators.semantic.settings import SemanticSettings
 from generators.servicer import Generator
@@ -85,7 +89,7 @@ class MeshSettings:
         except (OSError, yaml.YAMLError) as error:
             raise StartupError(f"configuration {path}: {error}") from error
         found: Mapping[str, Mapping[str, Any]] = content or {}
-        classes = {
+        classes: dict[str, type[ServiceSettings]] = {
             "lexical": LexicalSettings,
             "semantic": SemanticSettings,
             "graph": GraphSettings,
@@ -167,15 +171,13 @@ class Mesh:
             "exploration": ExplorationRetriever.open(settings.exploration, runtime),
         }
         self.catalog = CatalogProjection(self.schema)
-        self.history = HistoryProjection(
-            self.folder, self.log, settings.orchestrator.feedback
-        )
+        self.history = HistoryProjection(self.folder, self.log, settings.orchestrator.feedback)
         self.understanding = Understanding(
             self.schema, self.catalog.gazetteer, settings.orchestrator.understanding
         )
         options = settings.ranker
         self.features = FeatureList(self.schema, options.generators)
-        cards = ItemCards(self.schema, self.folder)
+        cards = ItemCards(self.schema, self.folder, language=options.language)
         self.statistics = EngagementStatistics(
             self.log, options.statistics, options.feedback, self.folder
         )
@@ -283,9 +285,7 @@ class Mesh:
             events = []
             for item in self._items[start : start + _BATCH]:
                 record = item_pb2.CatalogRecord(upsert=wire.item_to_proto(item, self.schema))
-                events.append(
-                    Event(Stream.CATALOG, item.item_id, record.SerializeToString(), NOW)
-                )
+                events.append(Event(Stream.CATALOG, item.item_id, record.SerializeToString(), NOW))
             self.log.append(events)
 
     def _share_vectors(self) -> None:

@@ -23,7 +23,7 @@ def build(settings: RankerSettings, runtime: Runtime) -> Assembly:
     from ranker.statistics import EngagementStatistics
 
     features = FeatureList(runtime.schema, settings.generators)
-    cards = ItemCards(runtime.schema, settings.data_dir)
+    cards = ItemCards(runtime.schema, settings.data_dir, language=settings.language)
     statistics = EngagementStatistics(
         runtime.log, settings.statistics, settings.feedback, settings.data_dir
     )

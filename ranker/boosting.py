@@ -21,7 +21,7 @@ from ranker.model import RankingModel
 from ranker.settings import BoostingSettings, TrainingSettings
 from ranker.training_set import JudgedDecision, Progress, TrainingSet
 
-_TOP = 20
+_TOP = 50
 
 
 @dataclass(frozen=True, slots=True)

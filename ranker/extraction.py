@@ -79,11 +79,9 @@ class FeatureExtractor:
         share = _share(score, found)
         z = standardized(np.where(found, score, 0.0))
         columns = self._fusion(evidence, found)
-        answered = [g for name, g in self._generators.items() if name in evidence.answered]
+        asked = [g for name, g in self._generators.items() if name in evidence.answered]
         columns["fusion.best_rank"] = reciprocal.max(axis=1)
-        columns["fusion.shares"] = np.nan_to_num(share[:, answered]).sum(axis=1) / max(
-            len(answered), 1
-        )
+        columns["fusion.shares"] = np.nan_to_num(share[:, asked]).sum(axis=1) / max(len(asked), 1)
         for name, g in self._generators.items():
             answered = name in evidence.answered
             missing = 0.0 if answered else np.nan

@@ -81,6 +81,8 @@ class RankerSettings(ServiceSettings):
     )
     """The generators that have features, as configured in the orchestrator. Changing the list
     changes the features, and so needs a new model."""
+    language: str = Field(default="en", pattern=r"^[a-z]{2}$")
+    """ISO 639-1 code of the catalogue's language, whose Snowball stemmer is used."""
     max_candidates: int = Field(default=1_000, ge=1, le=10_000)
     """Candidates accepted in one call."""
     reload_interval_ms: int = Field(default=500, ge=20, le=60_000)

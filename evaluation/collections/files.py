@@ -61,9 +61,11 @@ def rows_of(
     path: Path, *, delimiter: str = ",", encoding: str = "utf-8"
 ) -> Iterator[dict[str, str]]:
     """Yield the rows of a file with a header line."""
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     file = io.StringIO(text_of(path, encoding=encoding), newline="")
-    yield from csv.DictReader(file, delimiter=delimiter, quoting=quoting)
+    if delimiter == "\t":
+        yield from csv.DictReader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        yield from csv.DictReader(file, delimiter=delimiter)
 
 
 def printable(text: str) -> str:

@@ -109,15 +109,20 @@ def show(evaluations: Sequence[Evaluation]) -> None:
     for one in evaluations:
         title = f"{one.collection}: {one.rule}, seeds {', '.join(map(str, one.seeds))}"
         metrics = list(one.rows[0].metrics)
-        table = Table("", *metrics, "candidates", "ms", title=title)
+        table = Table("", *metrics, "candidates", "ms", "cost", title=title)
         for row in one.rows:
             cells = [str(row.metrics[m]) for m in metrics]
-            table.add_row(row.contender, *cells, f"{row.candidates:.0f}", f"{row.milliseconds:.1f}")
+            spent = (f"{row.candidates:.0f}", f"{row.milliseconds:.1f}", f"{row.cost:.0%}")
+            table.add_row(row.contender, *cells, *spent)
         console.print(table)
         console.print(
             f"{one.items:,} items, {one.rows[0].metrics[metrics[0]].queries} test and"
             f" {one.trained} training topics; {one.overlap:.0%} of the test topics share a"
             f" relevant item with training. Chosen on training: {one.static}"
+        )
+        console.print(
+            f"Within 40 % of the cost, chosen on training: {one.mix}; it stood in for the learned"
+            f" plan in {one.fallbacks:.0%} of the splits."
         )
         for d in one.differences:
             console.print(f"nDCG@10: {d.contender} - {d.rival}: {d.interval}")

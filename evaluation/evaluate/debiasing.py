@@ -1,7 +1,7 @@
 """How much of what full information teaches is learned from clicks that follow the position.
 
 Users look at position k with probability k^-0.7 and click what they look at by its grade (Joachims,
-Swaminathan & Schnabel, 2017). A poor ranker decides what is shown where. The ranker's own trainer
+Swaminathan & Schnabel, 2017). What is shown where is decided by BM25. The ranker's own trainer
 then learns from the clicks: with the bias taken out, as it does by default, and believing them.
 """
 
@@ -12,25 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.bootstrap import Interval, mean_interval
 from evaluation.collections.files import first_of
 from evaluation.evaluate.letor import LetorQuery, Scorer, groups, ndcg, read_letor
+from evaluation.evaluate.ranking import BOOSTING
 from evaluation.simulation.clicks import PositionBased
 from ranker.boosting import boost, fit
 from ranker.examination import Examination
 from ranker.features import POSITION
-from ranker.settings import BoostingSettings, TrainingSettings
+from ranker.settings import TrainingSettings
 from ranker.training_set import JudgedDecision, TrainingSet
 
 DECAY = 0.7
 _SHOWN = 10
 _NOISE = 0.1
 """Chance that a result is clicked though it is not relevant, once it is looked at."""
-_VARIETY = 0.3
 _MOST = 2
 """The best grade of MQ2008."""
-_POOR_QUERIES = 3
+_BM25 = 25
+"""The column of BM25 over the whole document in LETOR 4.0."""
 _TEST_SHARE = 1 / 3
 
 
@@ -62,7 +64,7 @@ class DebiasingReport:
 
 
 def measure_debiasing(
-    data: Path, *, seeds: Sequence[int], searches_per_query: int = 100
+    data: Path, *, seeds: Sequence[int], searches_per_query: int = 60
 ) -> DebiasingReport:
     """Simulate clicks on the MQ2008 part and train on them; `data` has the judged collections."""
     queries = read_letor(first_of(data / "letor", "mq2008_fold1_test.txt"))
@@ -74,13 +76,12 @@ def measure_debiasing(
         order = rng.permutation(len(queries))
         cut = round(_TEST_SHARE * len(queries))
         test, train = [queries[i] for i in order[:cut]], [queries[i] for i in order[cut:]]
-        shown = _trained(train[:_POOR_QUERIES], seed)
-        decisions = _search(train, shown, searches_per_query, rng)
+        decisions = _search(train, searches_per_query, rng)
         searches += len(decisions)
         clicks += sum(int(d.rewards.sum()) for d in decisions)
         scorers = {
             "full": _trained(train, seed),
-            "shown": shown,
+            "shown": _bm25,
             "debiased": _learned(decisions, seed, debias=True),
             "naive": _learned(decisions, seed, debias=False),
         }
@@ -93,22 +94,23 @@ def measure_debiasing(
 
 def _trained(queries: Sequence[LetorQuery], seed: int) -> Scorer:
     names = [f"feature{column}" for column in range(queries[0].rows.shape[1])]
-    settings = BoostingSettings(threads=1)
-    return boost(groups(queries, gains=True), names, "letor", settings, seed=seed).scores
+    return boost(groups(queries, gains=True), names, "letor", BOOSTING, seed=seed).scores
+
+
+def _bm25(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    return rows[:, _BM25].astype(float)
 
 
 def _search(
-    queries: Sequence[LetorQuery], shown: Scorer, searches: int, rng: np.random.Generator
+    queries: Sequence[LetorQuery], searches: int, rng: np.random.Generator
 ) -> list[JudgedDecision]:
-    """Let users search; the order varies a little, as that of successive rankers does."""
+    """Let users search; a query has one order, that of BM25."""
     model = PositionBased(DECAY)
     decisions: list[JudgedDecision] = []
     for query in queries:
-        scores = shown(query.rows)
-        spread = float(scores.std()) or 1.0
+        page = np.argsort(-_bm25(query.rows), kind="stable")[:_SHOWN]
         attraction = _NOISE + (1 - _NOISE) * (2.0**query.labels - 1) / (2.0**_MOST - 1)
         for _ in range(searches):
-            page = np.argsort(-(scores + _VARIETY * spread * rng.gumbel(size=len(scores))))[:_SHOWN]
             rewards = np.zeros(len(page))
             rewards[model.draw(attraction[page], rng)] = 1.0
             if rewards.any():
@@ -132,7 +134,7 @@ def _learned(decisions: Sequence[JudgedDecision], seed: int, *, debias: bool) ->
         TrainingSettings(
             inverse_propensity=debias,
             position_feature=debias,
-            boosting=BoostingSettings(threads=1),
+            boosting=BOOSTING,
         ),
         seed=seed,
         progress=lambda stage, share: None,

@@ -53,6 +53,8 @@ class Fusion:
 
 EQUAL = Fusion("rrf60", dict.fromkeys(GENERATORS, 1.0))
 """Reciprocal rank fusion as it is usually used (Cormack, Clarke & Büttcher, 2009)."""
+LEXICAL_AND_SEMANTIC = Fusion("rrf60", {"lexical": 1.0, "semantic": 1.0})
+"""The same of the two generators that need neither users nor entities: the usual hybrid."""
 
 
 @dataclass(frozen=True, slots=True)

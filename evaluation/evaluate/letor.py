@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from evaluation.bootstrap import Interval, mean_interval
 from evaluation.collections.files import bad_line, first_of, lines_of
+from evaluation.evaluate.ranking import BOOSTING
 from evaluation.metrics import measure_scores
 from evaluation.peers.lightgbm import LightGbmRanker
 from forage.errors import InvalidArgumentError
 from ranker.boosting import Preferences, boost
-from ranker.settings import BoostingSettings
 
 Floats = NDArray[np.float64]
 Scorer = Callable[[NDArray[np.float32]], Floats]
@@ -81,7 +82,7 @@ def read_example(folder: Path) -> tuple[list[LetorQuery], list[LetorQuery]]:
         found.append(
             [
                 _query(f"{part}:{place}", rows[begin:end], width)
-                for place, (begin, end) in enumerate(zip(starts, starts[1:], strict=False))
+                for place, (begin, end) in enumerate(pairwise(starts.tolist()))
             ]
         )
     return found[0], found[1]
@@ -128,8 +129,7 @@ def ndcg(queries: Sequence[LetorQuery], scorer: Scorer) -> dict[str, float]:
 
 def _forage(queries: Sequence[LetorQuery], seed: int) -> Scorer:
     names = [f"feature{column}" for column in range(queries[0].rows.shape[1])]
-    settings = BoostingSettings(threads=1)
-    return boost(groups(queries, gains=True), names, "letor", settings, seed=seed).scores
+    return boost(groups(queries, gains=True), names, "letor", BOOSTING, seed=seed).scores
 
 
 def _lightgbm(queries: Sequence[LetorQuery], seed: int) -> Scorer:
@@ -164,9 +164,7 @@ def _parsed(path: Path, number: int, words: Sequence[str]) -> tuple[float, dict[
         bad_line(path, number, "not a row", allowed="label number:value ...")
 
 
-def _query(
-    query_id: str, rows: Sequence[tuple[float, dict[int, float]]], width: int
-) -> LetorQuery:
+def _query(query_id: str, rows: Sequence[tuple[float, dict[int, float]]], width: int) -> LetorQuery:
     matrix = np.zeros((len(rows), width + 1), np.float32)
     for row, (_, values) in enumerate(rows):
         matrix[row, list(values)] = list(values.values())

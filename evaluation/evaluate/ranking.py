@@ -15,6 +15,10 @@ from ranker.boosting import Preferences, boost
 from ranker.model import RankingModel
 from ranker.settings import BoostingSettings
 
+BOOSTING = BoostingSettings(trees=250, eta=0.05, depth=4, reg_lambda=2.0, threads=1)
+"""One setting for every collection: slower and shallower than for a log of many thousand searches,
+because there are a few hundred judged queries at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:

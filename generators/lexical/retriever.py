@@ -146,11 +146,15 @@ def _postings(weights: Mapping[int, float], known: Statistics) -> int:
 
 
 def _open_engine(settings: LexicalSettings, layout: Layout, folder: Path) -> Engine:
-    # Either engine is a heavy import, and only one is needed.
+    # Every engine is a heavy import, and only one is needed.
     if settings.engine == "whoosh":
         from generators.lexical.whoosh_index import WhooshEngine
 
         return WhooshEngine(folder, layout)
+    if settings.engine == "milvus":
+        from generators.lexical.milvus_index import MilvusEngine
+
+        return MilvusEngine(folder, layout, settings.milvus)
     from generators.lexical.tantivy_index import TantivyEngine
 
     return TantivyEngine(

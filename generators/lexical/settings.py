@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from forage.settings import GeneratorSettings, Settings
+from generators.milvus.settings import MilvusSettings
 
 
 class ExpansionSettings(Settings):
@@ -31,11 +32,21 @@ class ExpansionSettings(Settings):
     """The most completions, and the most corrections, of one word; frequent words first."""
 
 
+class LexicalMilvusSettings(MilvusSettings):
+    """Milvus as the inverted index, if `engine` is milvus."""
+
+    uri: str = ""
+    """Empty: Milvus Lite beside the index; or a server of 2.5 or newer, where every process has a
+    collection of its own."""
+
+
 class LexicalSettings(GeneratorSettings):
     """Everything the lexical generator can be told."""
 
-    engine: Literal["tantivy", "whoosh"] = "tantivy"
-    """The inverted index: native tantivy, or pure-Python Whoosh. Both give the same answers."""
+    engine: Literal["tantivy", "whoosh", "milvus"] = "tantivy"
+    """The inverted index: native tantivy, pure-Python Whoosh, or Milvus with its BM25 function.
+    All give the same answers."""
+    milvus: LexicalMilvusSettings = LexicalMilvusSettings()
     language: str = Field(default="en", pattern=r"^[a-z]{2}$")
     """ISO 639-1 code of the catalogue's language, whose Snowball stemmer is used."""
     popularity_weight: float = Field(default=1.0, ge=0, le=14)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forage.catalog.postings import Postings
 from forage.log import Event, Record, Topic
 from forage.log.sqlite import SqliteEventLog
 from forage.retrieval import Query
@@ -20,7 +21,6 @@ from forage.testing.interactions import decision, feedback
 from generators.engagement_projection import EngagementProjection
 from generators.evidence import pack
 from generators.exploration.posterior import ItemLearner, Posterior
-from forage.catalog.postings import Postings
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0

@@ -423,3 +423,73 @@ def test_a_deleted_item_is_unknown(ranker: Ranker) -> None:
 )
 def test_words_are_cut_like_those_of_queries(text: str, words: tuple[str, ...]) -> None:
     assert tokenize(text) == words
+
+
+def test_words_are_matched_by_their_stem_and_weighed_by_their_rarity(ranker: Ranker) -> None:
+    plural, other = ranker.rows(request(query("lanterns keepers"), KEEPER, FESTIVAL))
+
+    assert plural["match.coverage"] == 0
+    assert plural["match.idf"] == pytest.approx(1)
+    assert 0 < other["match.idf"] < 1
+    assert plural["match.rarest"] == 1
+    assert other["match.rarest"] == 0
+    assert plural["title.idf"] > other["title.idf"]
+    assert plural["match.bm25"] > other["match.bm25"] > 0
+
+
+def test_scores_are_standardized_over_the_candidates(ranker: Ranker) -> None:
+    asked = request(query("lantern"), KEEPER, FESTIVAL)
+    asked.candidates.add(item_id=MOON, fused_score=0.1).provenance.add(
+        generator="exploration", score=1.0, rank=1
+    )
+    asked.generator_calls.add(generator="exploration", fan_out=10, answered=True)
+
+    rows = ranker.rows(asked)
+
+    scores = np.array([9.0, 8.0, 0.0])
+    expected = (scores - scores.mean()) / scores.std()
+    assert [r["lexical.z"] for r in rows] == pytest.approx(expected.tolist())
+    assert math.isnan(rows[0]["semantic.z"])
+    assert sum(r["match.bm25_z"] for r in rows) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_best_stretch_of_a_long_query_is_compared_with_the_title(ranker: Ranker) -> None:
+    asked = request(query("i would love to see the lantren keeper once again tonight"), KEEPER)
+
+    (row,) = ranker.rows(asked)
+
+    assert row["title.part_similarity"] > 0.8
+    assert row["title.similarity"] < 0.6
+
+
+def test_agreement_of_generators_is_told_in_one_number(ranker: Ranker) -> None:
+    asked = request(query("lantern"), KEEPER, FESTIVAL)
+    asked.candidates[1].provenance.add(generator="semantic", score=0.9, rank=1)
+
+    first, second = ranker.rows(asked)
+
+    assert first["fusion.shares"] == pytest.approx(0.5)
+    assert second["fusion.shares"] == pytest.approx(0.5)
+    assert first["fusion.best_rank"] == second["fusion.best_rank"] == 1.0
+
+
+def test_frequencies_and_lengths_are_the_same_after_changes_and_after_a_restart(
+    ranker: Ranker, tmp_path: Path
+) -> None:
+    ranker.log.append([catalog.upsert(item) for item in catalog.items()[:5]])
+    after = ranker.log.head(Topic.CATALOG)
+    ranker.cards.apply(ranker.log.read(Topic.CATALOG, 0, 1_000))
+    fresh = ItemCards(catalog.SCHEMA, tmp_path / "fresh")
+    fresh.apply(ranker.log.read(Topic.CATALOG, 0, 1_000))
+
+    ranker.cards.checkpoint(after)
+    restored = ItemCards(catalog.SCHEMA, tmp_path)
+    assert restored.restore() == after
+
+    for cards in (ranker.cards, restored):
+        stems = [cards.stem(word) for word in ("lantern", "moon", "unheard")]
+        assert (
+            cards.idf(stems).tolist()
+            == fresh.idf([fresh.stem(word) for word in ("lantern", "moon", "unheard")]).tolist()
+        )
+        assert cards.mean_length == fresh.mean_length

@@ -23,7 +23,9 @@ def simple(count=10, **fields):
 
 
 @given(
-    texts=st.lists(st.sampled_from(["a b", "A  b!", "c", "d", "e", "f g"]), min_size=6, max_size=20),
+    texts=st.lists(
+        st.sampled_from(["a b", "A  b!", "c", "d", "e", "f g"]), min_size=6, max_size=20
+    ),
     items=st.lists(st.integers(0, 39), min_size=20, max_size=20),
     seed=st.integers(0, 5),
 )

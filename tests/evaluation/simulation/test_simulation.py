@@ -6,8 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.peers.mabwiser import MabwiserContender
-from evaluation.peers.vowpal import VowpalContender
 from evaluation.simulation.comparison import Comparer, ComparisonSettings, clustered
 from evaluation.simulation.contenders import (
     StaticContender,
@@ -89,7 +87,8 @@ def test_replayed_features_are_those_of_the_ranker(living):
         stable = [
             i for i, n in enumerate(world.mesh.features.names) if not n.startswith("engagement.")
         ]
-        assert np.array_equal(replayed[:, stable], fresh[:, stable], equal_nan=True)
+        # A standardised column is computed from rounded values here.
+        assert np.allclose(replayed[:, stable], fresh[:, stable], 1e-4, 1e-5, equal_nan=True)
 
 
 def test_replayed_fusion_is_the_orchestrators(living):
@@ -168,8 +167,14 @@ def test_a_run_is_repeated_exactly(comparer):
 def test_peers_never_choose_a_masked_generator(comparer, library):
     plans = [(50, 0, 0, 0, 0), (0, 0, 0, 25, 0), (50, 0, 25, 25, 0)]
     if library == "vowpal":
+        pytest.importorskip("vowpalwabbit", reason="`make compare` installs the peers")
+        from evaluation.peers.vowpal import VowpalContender
+
         peer = VowpalContender(SETTINGS, plans, exploration="--squarecb", name="p", seed=1)
     else:
+        pytest.importorskip("mabwiser", reason="`make compare` installs the peers")
+        from evaluation.peers.mabwiser import MabwiserContender
+
         peer = MabwiserContender(SETTINGS, plans, policy="LinUCB", alpha=0.5, name="p", seed=1)
     world = [Change(0, comparer.scene.questions, {"lexical": "DISABLED"})]
 
