@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from evaluation.bootstrap import Interval, mean_interval
 from evaluation.collections.files import bad_line, first_of, lines_of
 from evaluation.evaluate.ranking import BOOSTING
 from evaluation.metrics import measure_scores
-from evaluation.peers.lightgbm import LightGbmRanker
 from forage.errors import InvalidArgumentError
 from ranker.boosting import Preferences, boost
 
@@ -49,12 +49,18 @@ class LetorFigure:
 
 
 def measure_letor(data: Path, *, seeds: Sequence[int]) -> list[LetorFigure]:
-    """Train and test on both sets; `data` is the folder of the judged collections."""
+    """Train and test on both sets; `data` is the folder of the judged collections.
+
+    LightGBM takes part if it is installed.
+    """
     folder = data / "letor"
     train, test = read_example(folder)
     mq2008 = read_letor(first_of(folder, "mq2008_fold1_test.txt"))
     found = []
-    for trainer, fit in (("forage", _forage), ("LightGBM", _lightgbm)):
+    trainers = [("forage", _forage)]
+    if find_spec("lightgbm"):
+        trainers.append(("LightGBM", _lightgbm))
+    for trainer, fit in trainers:
         values = [ndcg(test, fit(train, seed)) for seed in seeds]
         found.append(_figure("LightGBM example", trainer, values, seeds))
         values = [_cross_validated(mq2008, fit, seed) for seed in seeds]
@@ -133,6 +139,8 @@ def _forage(queries: Sequence[LetorQuery], seed: int) -> Scorer:
 
 
 def _lightgbm(queries: Sequence[LetorQuery], seed: int) -> Scorer:
+    from evaluation.peers.lightgbm import LightGbmRanker
+
     return LightGbmRanker(groups(queries, gains=False), seed=seed).scores
 
 
