@@ -95,7 +95,8 @@ def _print(copied: list[CopiedTopic], kinds: dict[str, int], as_json: bool) -> N
         return
     from rich.table import Table
 
-    table = Table("topic", "records", "last sequence", "already there", "SHA-256, equal in both")
+    table = Table("topic", "records", "last sequence", "already there")
+    table.add_column("SHA-256, equal in both", no_wrap=True, min_width=16)
     for each in copied:
         records = ", ".join(f"{count:,} {name}" for name, count in each.content.counts.items())
         table.add_row(

@@ -188,7 +188,9 @@ def test_killing_a_service_under_load_fails_no_search(running_mesh: RunningMesh,
             thread.join()
 
     assert failures == []
-    assert {component for component, _ in degraded} == {name}
+    assert name in {component for component, _ in degraded}
+    # On a busy machine others may be late meanwhile; none of them may be gone.
+    assert {reason for component, reason in degraded if component != name} <= {"TIMED_OUT"}
 
 
 def whole(running: RunningMesh) -> bool:
