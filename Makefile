@@ -12,7 +12,7 @@ DATA ?= data
 
 
 
-.PHONY: help setup demo test lint proto lock bench quality compare up mesh clean check-compose check-chart check-kubernetes check-nats chart-goldens
+.PHONY: help setup demo test lint proto lock bench quality compare up mesh clean check-compose check-chart check-kubernetes check-nats check-milvus chart-goldens
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
@@ -63,6 +63,9 @@ lock: $(READY) ## Resolve pyproject.toml again into requirements.lock.
 
 check-nats: $(READY) ## Test the NATS engine on real servers: promises, faults, copies, the mesh.
 	@PYTHON=$(BIN)/python deploy/check_nats.sh $(ARGS)
+
+check-milvus: $(READY) ## Test the semantic generator on a real Milvus server: contract, faults, start-up errors.
+	@PYTHON=$(BIN)/python deploy/check_milvus.sh $(ARGS)
 
 check-compose: ## Build the image, run the seven containers, search, kill one, stop, restart.
 	@deploy/check_compose.sh

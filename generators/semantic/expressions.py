@@ -1,15 +1,11 @@
 """Filters as Milvus boolean expressions, with the meaning of `forage.catalog.matches`.
 
-No text of a filter ever enters an expression: what is compared are 62-bit hashes of folded
-values, so there is nothing to escape. Each keyword attribute is an array of hashes. Milvus Lite
-evaluates no NOT, so there it is also a JSON object whose keys are the hashes: `not in` holds for
-an absent key. One object per attribute, because every row's is parsed.
+Each keyword attribute is an array of the hashes of its folded values, and on Milvus Lite, which
+evaluates no NOT, also a JSON object. One object per attribute, because every row's is parsed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +13,17 @@ from forage.catalog.item import Item
 from forage.catalog.schema import Role, Schema
 from forage.errors import InvalidArgumentError
 from forage.retrieval import Filter
+from generators.milvus.expressions import (
+    any_number_in,
+    contains_any,
+    join,
+    lacks_flag,
+    no_number_in,
+    term,
+)
 
 NOTHING = "kind in [-1]"
 """An expression that no item satisfies: hashes are not negative."""
-_LARGEST = sys.float_info.max
 
 
 def keyword_field(attribute: str) -> str:
@@ -41,12 +44,6 @@ def number_field(attribute: str) -> str:
 def count_field(attribute: str) -> str:
     """Return the field that holds how many numbers the attribute has."""
     return f"count_{attribute}"
-
-
-def term(attribute: str, sort: str, value: str) -> int:
-    """Return the hash, in [0, 2^62), of a value (`sort` v), an item id (i) or a kind (k)."""
-    content = f"{attribute}\0{sort}\0{value}".encode()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) >> 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ class FilterLanguage:
         Raises `InvalidArgumentError` for an attribute that cannot be filtered so.
         """
         parts = [self._one(f, most_numbers.get(f.attribute, 0)) for f in filters]
-        return _join("and", [part for part in parts if part])
+        return join("and", [part for part in parts if part])
 
     def _one(self, wanted: Filter, most: int) -> str:
         name = wanted.attribute
@@ -103,17 +100,12 @@ class FilterLanguage:
         name = wanted.attribute
         folded = {term(name, "v", v.casefold()) for v in wanted.values}
         terms = sorted(folded | {term(name, "i", v) for v in wanted.values})
-        found = f"array_contains_any({keyword_field(name)}, {terms})"
+        found = contains_any(keyword_field(name), terms)
         if not wanted.exclude:
             return found
         if self._negation:
             return f"not ({found})"
-        return _join("and", [f'{flag_field(name)}["{t:x}"] not in [1]' for t in terms])
-
-
-def flags(terms: Sequence[int]) -> dict[str, int]:
-    """Return an attribute's hashes as the keys of a JSON object."""
-    return {f"{t:x}": 1 for t in terms}
+        return join("and", [lacks_flag(flag_field(name), t) for t in terms])
 
 
 def _terms(item: Item, name: str) -> list[int]:
@@ -123,22 +115,6 @@ def _terms(item: Item, name: str) -> list[int]:
 
 def _range(wanted: Filter, attribute: str, most: int) -> str:
     field, count = number_field(attribute), count_field(attribute)
-    low = repr(-_LARGEST if wanted.minimum is None else float(wanted.minimum))
-    high = repr(_LARGEST if wanted.maximum is None else float(wanted.maximum))
-    if not wanted.exclude:
-        inside = [f"({field}[{i}] >= {low}) and ({field}[{i}] <= {high})" for i in range(most)]
-        return _join("or", [f"({part})" for part in inside]) or NOTHING
-    # A comparison beyond the end of an array is false, hence the counts.
-    outside = [
-        f"({count} <= {i}) or (({field}[{i}] < {low}) or ({field}[{i}] > {high}))"
-        for i in range(most)
-    ]
-    return _join("and", [f"({part})" for part in outside])
-
-
-def _join(operator: str, parts: Sequence[str]) -> str:
-    """Join by a balanced tree: Milvus Lite refuses expressions that nest some hundred deep."""
-    if len(parts) <= 2:
-        return f" {operator} ".join(f"({p})" for p in parts) if len(parts) == 2 else "".join(parts)
-    half = len(parts) // 2
-    return f"({_join(operator, parts[:half])}) {operator} ({_join(operator, parts[half:])})"
+    if wanted.exclude:
+        return no_number_in(field, count, most, wanted.minimum, wanted.maximum)
+    return any_number_in(field, most, wanted.minimum, wanted.maximum) or NOTHING

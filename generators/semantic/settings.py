@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
 from forage.settings import GeneratorSettings, Settings
+from generators.milvus.settings import MilvusSettings
 
 
 class EncoderSettings(Settings):
@@ -31,43 +32,40 @@ class EncoderSettings(Settings):
         return self
 
 
-class MilvusSettings(Settings):
-    """The vector store."""
+class SemanticMilvusSettings(MilvusSettings):
+    """The collection of vectors and its index."""
 
     uri: str = "semantic/milvus.db"
-    """A file below `data_dir` for Milvus Lite, or a server such as `http://milvus:19530`."""
-    user: str = ""
-    password: SecretStr = SecretStr("")
-    token: SecretStr = SecretStr("")
-    """Instead of user and password."""
-    database: str = ""
-    """The server's database; empty: its default."""
-    collection: str = Field(default="forage", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
-    """Prefix of the collection's name; a fingerprint of schema and encoder follows it."""
-    index: Literal["FLAT", "IVF_FLAT", "HNSW", "AUTOINDEX"] = "FLAT"
-    """Milvus Lite has FLAT and IVF_FLAT."""
+    """A file below `data_dir` for Milvus Lite, or a server: `http://HOST:19530`, `https://…`."""
+    index: Literal[
+        "FLAT", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "HNSW", "SCANN", "DISKANN", "AUTOINDEX"
+    ] = "FLAT"
+    """Milvus Lite has FLAT, IVF_FLAT and AUTOINDEX; DISKANN depends on the server's machine."""
     index_params: dict[str, int] = Field(default_factory=dict)
-    """Such as `M` and `efConstruction` of HNSW."""
+    """Such as `M` and `efConstruction` of HNSW; what is missing has a usual value."""
     search_params: dict[str, int] = Field(default_factory=dict)
-    """Such as `ef` of HNSW."""
-    search_timeout_ms: int = Field(default=2_000, ge=1, le=60_000)
-    """Longest search, if the caller's deadline allows it."""
-    write_timeout_ms: int = Field(default=30_000, ge=1, le=600_000)
-    """Longest write, connection or administration."""
-    batch: int = Field(default=500, ge=1, le=1_000)
-    """Rows per write; Milvus Lite takes quadratic time in it."""
-
-    @property
-    def embedded(self) -> bool:
-        """Whether the store is Milvus Lite."""
-        return "://" not in self.uri
+    """Such as `ef` of HNSW; what is missing has a usual value."""
+    metric: Literal["IP", "COSINE", "L2"] = "IP"
+    """How Milvus compares; the vectors have unit length, so all three give the same order."""
+    over_fetch: int = Field(default=4, ge=1, le=64)
+    """Multiplies the breadth of a filtered search in an index that is not exact."""
+    exact_rows: int = Field(default=2_000, ge=0, le=16_000)
+    """If such a search still finds too few, and no more items than these satisfy the filter, they
+    are compared one by one."""
+    shards: int = Field(default=1, ge=1, le=16)
+    """Parts that a new collection is written in."""
+    replicas: int = Field(default=1, ge=1, le=64)
+    """Copies that query nodes of a cluster hold in memory."""
 
 
 class SemanticSettings(GeneratorSettings):
     """Settings of the semantic service."""
 
     encoder: EncoderSettings = EncoderSettings()
-    milvus: MilvusSettings = MilvusSettings()
+    milvus: SemanticMilvusSettings = SemanticMilvusSettings()
+    role: Literal["index", "serve", "both"] = "both"
+    """What this process does on a Milvus server: embed and write, answer searches, or both. At most
+    one process writes at a time, by lease. Milvus Lite belongs to one process, which does both."""
     like_weight: float = Field(default=1.0, gt=0, le=100)
     """Weight of the example items' mean against 1 for the words."""
     history_weight: float = Field(default=0.1, ge=0, le=100)

@@ -27,7 +27,7 @@ from generators.semantic.settings import SemanticSettings
 def open_semantic(data_dir: Path, runtime: Runtime) -> SemanticRetriever:
     vectors = VectorCache(data_dir / "embeddings.db")
     encoder = CachedEncoder(shared_encoder(), vectors)
-    return SemanticRetriever(SemanticSettings(data_dir=data_dir), runtime.schema, encoder, vectors)
+    return SemanticRetriever(SemanticSettings(data_dir=data_dir), runtime, encoder, vectors)
 
 
 @cache
@@ -221,10 +221,10 @@ def test_every_process_calls_the_collection_the_same() -> None:
     program = """
 from pathlib import Path
 from forage.testing.catalog import SCHEMA
-from generators.semantic.settings import MilvusSettings
+from generators.semantic.settings import SemanticMilvusSettings
 from generators.semantic.store import MilvusStore
 store = MilvusStore(
-    MilvusSettings(), Path("data"), schema=SCHEMA, encoder_identity="e", dimension=4
+    SemanticMilvusSettings(), Path("data"), schema=SCHEMA, encoder_identity="e", dimension=4
 )
 print(store.fingerprint)
 """

@@ -1,8 +1,9 @@
 """pymilvus without pandas, until something needs it.
 
 pymilvus imports pandas, and with it PyArrow, to recognise data frames in its older interface.
-Only `MilvusClient` is used here, and it is never given one; putting pandas off saves about 85 MB of
-every semantic process. A function of pandas that is called after all is found in the real one.
+Only `MilvusClient` is used here, and it is never given one; putting pandas off saves about 85 MB
+of every process that uses Milvus. A function of pandas that is called after all is found in the
+real one.
 """
 
 from __future__ import annotations
@@ -47,8 +48,24 @@ def _import_pymilvus() -> None:
 if "pandas" not in sys.modules and "pymilvus" not in sys.modules:
     _import_pymilvus()
 
-from pymilvus import CollectionSchema, DataType, MilvusClient  # noqa: E402
+from pymilvus import (  # noqa: E402
+    CollectionSchema,
+    DataType,
+    Function,
+    FunctionType,
+    MilvusClient,
+)
+from pymilvus.client.types import LoadState  # noqa: E402
 from pymilvus.exceptions import MilvusException  # noqa: E402
 from pymilvus.milvus_client.index import IndexParams  # noqa: E402
 
-__all__ = ["CollectionSchema", "DataType", "IndexParams", "MilvusClient", "MilvusException"]
+__all__ = [
+    "CollectionSchema",
+    "DataType",
+    "Function",
+    "FunctionType",
+    "IndexParams",
+    "LoadState",
+    "MilvusClient",
+    "MilvusException",
+]
