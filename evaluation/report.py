@@ -362,7 +362,7 @@ def _simulation_rows(simulation: Json) -> list[str]:
             *(f"{row[k]:.3f}" for k in ("ndcg", "net", "cost", "engaged")),
             f"{row['regret']:.1f}",
         ]
-        for row in simulation["rows"]
+        for row in simulation["contenders"]
     ]
     head = ["contender", "nDCG@10", "net reward", "cost", "engaged item covered", "regret"]
     return _table(head, rows)

@@ -140,7 +140,7 @@ def test_the_curves_are_drawn_and_every_target_has_a_figure(comparison, tmp_path
 
 
 def test_all_contenders_serve_the_same_requests_within_their_limits(comparison):
-    assert {"thompson", "class oracle", "vw squarecb", "best mix"} <= comparison.traces.keys()
+    assert {"thompson", "class oracle", "lints", "best mix"} <= comparison.traces.keys()
     full = cost_of(SETTINGS, everything(SETTINGS))
     for traces in comparison.traces.values():
         trace = traces[0]
