@@ -50,6 +50,24 @@ _ENGINES: Mapping[tuple[str, str], float] = {
 }
 
 
+_LIMITS = (
+    "The depth of the ranker's trees and its feature set were chosen after looking at"
+    " cross-validated figures of Cranfield and music, the weight of stems on Cranfield and on"
+    " SciFact's training claims: those two collections are mildly tuned on what is measured.",
+    "While credit and copula of the plan were built, streams that ask held-out needs were looked"
+    " at; `plan.redundancy` and `plan.price` were then chosen on training needs alone.",
+    "Chorus: the lexical generator alone is below a flat BM25 over one text field (.741), so the"
+    " static rival here is weaker than it could be.",
+    "Mixed traffic: intervals of cost, level and regret are over seeds, of which there are few."
+    " Candidate lists are those of one moment; feedback arrives without delay; the shares of the"
+    " kinds of query are our choice. Where call-everything is no better than the best mix, there is"
+    " no +.03 to be won by planning.",
+    "The off-policy figures are of one simulated world with rewards around .6.",
+    "Clicks are simulated on a fixed shown order; when the order varies with the clicks, training"
+    " without debiasing lost less than training with it.",
+)
+
+
 def main(
     work: Annotated[Path, typer.Option(help="Folder of the parts' figures.")] = Path(
         "data/quality"
@@ -76,9 +94,9 @@ def main(
         for name, make in _PARTS.items()
     }
     pictures.mkdir(parents=True, exist_ok=True)
-    for picture in sorted((work / "simulation").glob("*.svg")):
+    for picture in sorted((work / "simulation").glob("*.png")):
         shutil.copy(picture, pictures / picture.name)
-    lines = _report(parts, sorted(p.name for p in pictures.glob("*.svg")), pictures.name)
+    lines = _report(parts, sorted(p.name for p in pictures.glob("*.png")), pictures.name)
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     console.print(f"Written: {out}. Pictures: {pictures}.")
 
@@ -192,6 +210,9 @@ def _report(parts: Mapping[str, Json], pictures: Sequence[str], folder: str) -> 
         "",
         *_simulation_rows(parts["simulation"]),
         "",
+        "Regret is against the best plan of the model's class, taught by full pulls. Contenders"
+        " with negative regret beat it, and a share of regret saved then means nothing.",
+        "",
         *(line for name in pictures for line in (f"![{name}]({folder}/{name})", "")),
         "## Off-policy evaluation",
         "",
@@ -204,6 +225,10 @@ def _report(parts: Mapping[str, Json], pictures: Sequence[str], folder: str) -> 
         "## What does not work yet",
         "",
         *(f"- {what}: {figure}, wanted {wanted}." for what, figure, wanted, _ in missed),
+        "",
+        "And of the figures above:",
+        "",
+        *(f"- {limit}" for limit in _LIMITS),
     ]
 
 
@@ -300,7 +325,17 @@ def _coverage_targets(coverage: Json) -> Iterator[list[str]]:
 
 
 def _simulated_targets(simulation: Json) -> Iterator[list[str]]:
+    # A share of regret says nothing when the oracle it is measured against is beaten.
+    beaten = min(row["regret"] for row in simulation["contenders"]) < 0
     for found in simulation["findings"]:
+        if beaten and "regret saved" in found["what"]:
+            yield [
+                found["what"],
+                "none: the class oracle is beaten",
+                found["target"],
+                _met(met=False),
+            ]
+            continue
         figure = f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
         yield [found["what"], figure, found["target"], _met(met=found["met"])]
 
