@@ -72,9 +72,7 @@ def add_provenance(
 ) -> None:
     """Append the evidence to a message's field, with the generators' reasons or without."""
     for evidence in provenance:
-        added = target.add(
-            generator=evidence.generator, score=evidence.score, rank=evidence.rank
-        )
+        added = target.add(generator=evidence.generator, score=evidence.score, rank=evidence.rank)
         if reasons:
             added.reasons.extend(evidence.reasons)
 

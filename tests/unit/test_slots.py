@@ -25,11 +25,7 @@ def ranked(size: int, explored: dict[int, int]) -> list[Placed]:
                 f"item:{place:02}",
                 provenance=[
                     Evidence(place + 1, "lexical", 1.0),
-                    *(
-                        [Evidence(explored[place], "exploration", 1.0)]
-                        if place in explored
-                        else []
-                    ),
+                    *([Evidence(explored[place], "exploration", 1.0)] if place in explored else []),
                 ],
             ),
             score=float(-place),
