@@ -5,10 +5,11 @@ ARG PYTHON_IMAGE=python:3.11-slim
 # A private package index comes in as a secret: docker build --secret id=pip,src=pip.conf .
 FROM ${PYTHON_IMAGE} AS packages
 COPY requirements.runtime.lock ./
+# Wheels only, but for nkeys, pure Python of which the index has no wheel.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m venv --without-pip /opt/forage \
  && python -m pip --python /opt/forage/bin/python install --no-cache-dir --require-hashes \
-      --no-deps --only-binary :all: -r requirements.runtime.lock \
+      --no-deps --only-binary :all: --no-binary nkeys -r requirements.runtime.lock \
  && find /opt/forage -depth -type d -name tests -exec rm -r {} +
 
 FROM ${PYTHON_IMAGE} AS wheel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from evaluation.collections.collection import Collection, Topic
@@ -75,7 +75,7 @@ def load_people(data: Path, *, most_relevant: int = MOST_RELEVANT) -> Collection
     )
 
 
-def film_ids(data: Path, items: tuple[Item, ...], column: str) -> Mapping[str, str]:
+def film_ids(data: Path, items: Iterable[Item], column: str) -> Mapping[str, str]:
     """Return film ids of the catalogue by another id, a column of MovieLens's links table."""
     known = {item.item_id for item in items}
     return {

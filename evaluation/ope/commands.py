@@ -15,15 +15,13 @@ from evaluation.ope.decisions import open_decisions, read_decisions
 from evaluation.ope.display import show
 from evaluation.ope.open_bandit import UNIFORM, open_bandit_sample, read_open_bandit
 from evaluation.ope.target import TARGETS, TargetPolicy, make_sample, snapshot_of
-from forage.errors import ForageError, InvalidArgumentError, StartupError
+from forage.errors import InvalidArgumentError
 from forage.registry import DirectoryRegistry
 from forage.settings import load
 from orchestrator.planner import Versioned
 from orchestrator.settings import OrchestratorSettings
 
 REFUSED = 4
-_FAILED = 1
-_STARTUP = 2
 
 _Data = Annotated[
     Path | None, typer.Option(help="Data folder; by default the one of the configuration.")
@@ -78,24 +76,17 @@ def ope(
     How far the log speaks of that policy comes first. Exit status: 0 estimated, 1 failed, 2 bad
     configuration or no log, 4 the estimate must not be trusted and is refused.
     """
-    errors = Console(stderr=True)
-    try:
-        if open_bandit is not None:
-            found = _of_open_bandit(open_bandit, like, policy, confidence, clip)
-        elif like is not None:
-            raise InvalidArgumentError("like", "it is a log to imitate", allowed="--open-bandit")
-        else:
-            settings = _settings(config, data)
-            logged = settings if logged_config is None else _settings(logged_config, data)
-            with _bar(errors) as bar:
-                beliefs = _snapshot(settings, snapshot)
-                target = TargetPolicy(
-                    policy or "thompson", settings, beliefs, draws=draws, seed=seed
-                )
-                found = _of_decisions(logged, target, confidence, clip, bar)
-    except ForageError as error:
-        errors.print(f"error: {error.message}", style="red", markup=False, highlight=False)
-        raise typer.Exit(_STARTUP if isinstance(error, StartupError) else _FAILED) from error
+    if open_bandit is not None:
+        found = _of_open_bandit(open_bandit, like, policy, confidence, clip)
+    elif like is not None:
+        raise InvalidArgumentError("like", "it is a log to imitate", allowed="--open-bandit")
+    else:
+        settings = _settings(config, data)
+        logged = settings if logged_config is None else _settings(logged_config, data)
+        with _bar(Console(stderr=True)) as bar:
+            beliefs = _snapshot(settings, snapshot)
+            target = TargetPolicy(policy or "thompson", settings, beliefs, draws=draws, seed=seed)
+            found = _of_decisions(logged, target, confidence, clip, bar)
     if as_json:
         typer.echo(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
     else:

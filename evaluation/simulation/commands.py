@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,19 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from forage.errors import ForageError, StartupError
-
-_FAILED = 1
-_STARTUP = 2
-_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-def judged_data() -> Path:
-    """Return the folder of the judged data; raises `StartupError` if there is none."""
-    folder = Path(os.environ.get("FORAGE_JUDGED_DATA", _DATA))
-    if not folder.is_dir():
-        raise StartupError(f"judged data: there is no folder {folder}; set FORAGE_JUDGED_DATA")
-    return folder
+from evaluation.collections.files import judged_data
 
 
 def simulate(
@@ -63,13 +50,8 @@ def simulate(
             told["at"] = time.monotonic()
             console.print(f"{time.monotonic() - began:6.0f} s  {stage}: {share:.0%}")
 
-    try:
-        data = None if invented else judged_data()
-        report = run(settings, data, cache=cache, out=out, progress=progress)
-    except ForageError as error:
-        console.print(f"error: {error.message}", style="red", markup=False, highlight=False)
-        raise typer.Exit(_STARTUP if isinstance(error, StartupError) else _FAILED) from error
-    _print(report)
+    data = None if invented else judged_data()
+    _print(run(settings, data, cache=cache, out=out, progress=progress))
 
 
 def _print(report: object) -> None:

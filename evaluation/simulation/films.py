@@ -7,22 +7,18 @@ about half of the films, as an extra attribute `overview`.
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
+from evaluation.collections.files import first_of, objects_of
 from forage.catalog.demo import demo_items
 from forage.catalog.item import Item, Value
 from forage.catalog.schema import Schema
-from forage.errors import StartupError
 
 _SCHEMA = Path(__file__).resolve().parents[2] / "config" / "films.schema.yaml"
-_EXTRACTS = Path("wikipedia_movie_extracts") / "movies.jsonl.gz"
 _OVERVIEW = {"roles": ["text", "embed"], "boost": 0.5}
 
 
@@ -35,21 +31,16 @@ def film_schema() -> Schema:
 
 def film_items(data: Path) -> list[Item]:
     """Return films, people, genres, studios and countries; raises `StartupError` without data."""
-    extracts = _read(data / _EXTRACTS)
+    extracts = _extracts(first_of(data / "wikipedia_movie_extracts", "movies.jsonl"))
     return [_described(item, extracts) if item.kind == "film" else item for item in demo_items()]
 
 
-def _read(path: Path) -> dict[tuple[str, int], str]:
-    if not path.is_file():
-        raise StartupError(f"judged data: there is no file {path}; see FORAGE_JUDGED_DATA")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return dict(_entries(map(json.loads, lines)))
-
-
-def _entries(rows: Iterator[dict[str, object]]) -> Iterator[tuple[tuple[str, int], str]]:
-    for row in rows:
-        if row["extract"]:
-            yield (_key(str(row["title"])), int(str(row["year"]))), str(row["extract"])
+def _extracts(path: Path) -> dict[tuple[str, int], str]:
+    return {
+        (_key(str(row["title"])), int(row["year"])): str(row["extract"])
+        for _, row in objects_of(path)
+        if row["extract"]
+    }
 
 
 def _described(film: Item, extracts: dict[tuple[str, int], str]) -> Item:

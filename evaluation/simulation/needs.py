@@ -15,8 +15,6 @@ origin (a film, a question, a user) shares a group, and a split never puts a gro
 
 from __future__ import annotations
 
-import csv
-import gzip
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,15 +24,18 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.collections.collection import Collection, Topic
+from evaluation.collections.files import first_of, lines_of, rows_of
+from evaluation.collections.films import film_ids
 from evaluation.simulation.films import film_items, film_schema
+from evaluation.understanding.utterances import trivia
 from forage.catalog.item import Item
-from forage.errors import StartupError
 
 KINDS = ("title", "people", "misspelt", "partial", "theme", "browse", "next")
 _GRADE = 3
 _LIKED = 4.0
 _RECENT = 60
 _AHEAD = 10
+_PLOTS = {"Plot", "Genre"}
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -71,7 +72,8 @@ class FilmNeeds:
         self._rng = np.random.default_rng(seed)
         self._films = {i.item_id: i for i in items if i.kind == "film"}
         self._described = frozenset(i for i, f in self._films.items() if f.values("overview"))
-        self._tmdb, self._movielens = self._links()
+        self._tmdb = film_ids(data, items, "tmdbId")
+        self._movielens = film_ids(data, items, "movieId")
         self.ratings = self._ratings()
         self._rated = Counter(r.item_id for r in self.ratings)
 
@@ -86,21 +88,6 @@ class FilmNeeds:
             *self._users(sizes.users),
         ]
 
-    def _rows(self, *parts: str, delimiter: str = ",") -> Iterator[dict[str, str]]:
-        path = self._data.joinpath(*parts)
-        if not path.is_file():
-            raise StartupError(f"judged data: there is no file {path}; see FORAGE_JUDGED_DATA")
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
-            yield from csv.DictReader(lines, delimiter=delimiter)
-
-    def _links(self) -> tuple[dict[str, str], dict[str, str]]:
-        tmdb, movielens = {}, {}
-        for row in self._rows("movielens_small", "links.csv.gz"):
-            item_id = f"film:tt{row['imdbId']}"
-            if item_id in self._films:
-                tmdb[row["tmdbId"]] = movielens[row["movieId"]] = item_id
-        return tmdb, movielens
-
     def _ratings(self) -> list[Rating]:
         found = [
             Rating(
@@ -109,7 +96,7 @@ class FilmNeeds:
                 float(row["rating"]),
                 float(row["timestamp"]),
             )
-            for row in self._rows("movielens_small", "ratings.csv.gz")
+            for row in rows_of(first_of(self._data / "movielens_small", "ratings.csv"))
             if row["movieId"] in self._movielens
         ]
         return sorted(found, key=lambda r: (r.time, r.user_id, r.item_id))
@@ -127,10 +114,10 @@ class FilmNeeds:
         return [ids[i] for i in chosen]
 
     def _titles(self, number: int) -> Iterator[Need]:
-        path = self._data / "tmdb_title_judgments" / "title_judgments.txt"
+        path = first_of(self._data / "tmdb_title_judgments", "title_judgments.txt")
         texts: dict[str, str] = {}
         grades: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for _, line in lines_of(path):
             if header := re.fullmatch(r"# qid:(\d+): (.*)\*1", line):
                 texts[header[1]] = header[2]
             elif judged := re.match(r"(\d)\tqid:(\d+)\t # (\d+)", line):
@@ -144,7 +131,8 @@ class FilmNeeds:
             yield Topic(f"title-{item_id}", text, group=item_id, kind="title"), {item_id: 4}
 
     def _silver(self) -> Iterator[tuple[int, dict[str, str], dict[str, int]]]:
-        for row in self._rows("mit_movie_trivia", "silver_qrels.tsv.gz", delimiter="\t"):
+        questions = first_of(self._data / "mit_movie_trivia", "silver_qrels.tsv")
+        for row in rows_of(questions, delimiter="\t"):
             wanted = [f"film:{imdb}" for imdb in row["imdb_ids"].split()]
             known = {item_id: _GRADE for item_id in wanted if item_id in self._films}
             if row["split"] == "train" and known and int(row["n_relevant"]) <= 10:
@@ -174,7 +162,7 @@ class FilmNeeds:
 
     def _themes(self, number: int) -> Iterator[Need]:
         tagged: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        for row in self._rows("movielens_small", "tags.csv.gz"):
+        for row in rows_of(first_of(self._data / "movielens_small", "tags.csv")):
             item_id = self._movielens.get(row["movieId"], "")
             if item_id in self._described and len(row["tag"]) < 40:
                 tagged[row["tag"].lower()][item_id] = _GRADE
@@ -182,31 +170,23 @@ class FilmNeeds:
             (Topic(f"tag-{tag}", tag, group=f"tag-{tag}", kind="theme"), wanted)
             for tag, wanted in sorted(tagged.items())
         ]
+        words = self._plots()
         plots = [
             (Topic(f"plot-{line}", text, group=f"mit-{line}", kind="theme"), wanted)
             for line, row, wanted in self._silver()
             if wanted.keys() <= self._described
             and int(row["n_relevant"]) <= 3
-            and len((text := self._plots()[line]).split()) >= 4
+            and len((text := words[line]).split()) >= 4
         ]
         for pool, share in ((tags, number // 2), (plots, number - number // 2)):
             yield from (pool[i] for i in self._rng.permutation(len(pool))[:share])
 
     def _plots(self) -> list[str]:
         """Return the plot and genre words of every MIT question, in file order."""
-        if not hasattr(self, "_plot_words"):
-            path = self._data / "mit_movie_trivia" / "trivia10k13train.bio.gz"
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
-                questions = lines.read().strip().split("\n\n")
-            self._plot_words = [
-                " ".join(
-                    word
-                    for slot, word in (line.split("\t") for line in question.splitlines())
-                    if slot.endswith(("Plot", "Genre"))
-                )
-                for question in questions
-            ]
-        return self._plot_words
+        return [
+            " ".join(w for slot in asked.slots if slot.kind in _PLOTS for w in slot.tokens)
+            for asked in trivia(self._data)
+        ]
 
     def _users(self, number: int) -> Iterator[Need]:
         """Yield two needs per user at a moment: browsing, and wanting more like the last film."""

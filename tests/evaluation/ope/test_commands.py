@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import typer
 import yaml
-from typer.testing import CliRunner
 
-from evaluation.ope.commands import REFUSED, ope
+from evaluation.ope.commands import REFUSED
+from forage.cli import main
 from forage.log.sqlite import SqliteEventLog
 from forage.v1 import plan_pb2
 from orchestrator import planner
@@ -24,8 +26,6 @@ from tests.unit.orchestrator_decisions import (
     search,
 )
 
-app = typer.Typer()
-app.command()(ope)
 PLAN = {
     "static": dict.fromkeys(NAMES, 10),
     "presets": [dict.fromkeys(NAMES, 10), {"lexical": 50}],
@@ -35,8 +35,26 @@ PLAN = {
 }
 
 
-def run(*arguments: str):
-    return CliRunner().invoke(app, list(arguments))
+@dataclass
+class Result:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self):
+        return self.stdout + self.stderr
+
+
+def run(*arguments: str) -> Result:
+    """Run the command as `forage` does, which reports errors for every command."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = main(["ope", *arguments])
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+    return Result(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evaluation.collections.files import VARIABLE, judged_data
 from evaluation.ope import assess
 from evaluation.ope.open_bandit import BAD_PROPENSITY, BAD_ROW, open_bandit_sample, read_open_bandit
 from forage.errors import InvalidArgumentError, StartupError
 
 HEADER = "timestamp,item_id,position,click,propensity_score,user-item_affinity_0"
-_DEFAULT = Path(__file__).resolve().parents[4] / "shared" / "data"
-JUDGED = Path(os.environ.get("FORAGE_JUDGED_DATA", _DEFAULT)) / "open_bandit"
 
 
 def write(folder: Path, *rows: str, header: str = HEADER) -> Path:
@@ -117,13 +115,15 @@ def test_only_uniform_has_a_name(tmp_path):
         open_bandit_sample(log, "thompson")
 
 
-@pytest.mark.skipif(
-    not JUDGED.is_dir(), reason="FORAGE_JUDGED_DATA names no folder with open_bandit"
-)
 @pytest.mark.parametrize("campaign", ["all", "men"])
 def test_the_real_logs_agree_on_the_thompson_policy(campaign):
-    uniform = read_open_bandit(JUDGED / "random" / campaign)
-    thompson = read_open_bandit(JUDGED / "bts" / campaign)
+    try:
+        logs = judged_data() / "open_bandit"
+    except StartupError:
+        pytest.skip(f"the judged collections are not here; {VARIABLE} says where they are")
+
+    uniform = read_open_bandit(logs / "random" / campaign)
+    thompson = read_open_bandit(logs / "bts" / campaign)
 
     found = assess(open_bandit_sample(uniform, thompson), target="thompson")
 
