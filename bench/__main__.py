@@ -100,9 +100,17 @@ def _record(mesh: Mesh, text: str) -> dict[str, Any]:
         stub = generator_service_pb2_grpc.CandidateGeneratorServiceStub(channel)
         found = stub.Generate(asked, timeout=10)
     rank = ranker_service_pb2.RankRequest(query=answer.understood, feature_rows=10)
-    for number, hit in enumerate(found.hits):
-        candidate = rank.candidates.add(item_id=hit.item_id, fused_score=1 / (number + 1))
-        candidate.provenance.add(generator="lexical", score=hit.score, rank=number + 1)
+    places = range(len(found.hits))
+    rank.item_ids.extend(hit.item_id for hit in found.hits)
+    rank.fused_scores.extend(1 / (place + 1) for place in places)
+    rank.proposals.add(
+        generator="lexical",
+        fan_out=asked.limit,
+        answered=True,
+        candidates=places,
+        ranks=[place + 1 for place in places],
+        scores=[hit.score for hit in found.hits],
+    )
     with grpc.insecure_channel(mesh.target("ranker")) as channel:
         ranked = ranker_service_pb2_grpc.RankerServiceStub(channel).Rank(rank, timeout=10)
     return {

@@ -47,9 +47,10 @@ from generators.semantic.settings import SemanticSettings
 from generators.servicer import Generator
 from orchestrator import fusion
 from orchestrator.bandit import derive_rng
-from orchestrator.fusion import Candidate, add_provenance
+from orchestrator.fusion import Candidate
 from orchestrator.history import HistoryProjection
 from orchestrator.index import CatalogProjection
+from orchestrator.ranking import add_candidates
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.understanding import Understanding
 from ranker.catalog import ItemCards
@@ -262,18 +263,8 @@ class Mesh:
 
         `called` gives the fan-out of every generator that was called and answered.
         """
-        request = ranker_service_pb2.RankRequest(
-            query=wire.query_to_proto(query),
-            generator_calls=[
-                ranker_service_pb2.GeneratorCall(generator=g, fan_out=f, answered=True)
-                for g, f in called.items()
-            ],
-        )
-        for candidate in candidates:
-            added = request.candidates.add(
-                item_id=candidate.item_id, fused_score=candidate.fused_score
-            )
-            add_provenance(added.provenance, candidate.provenance)
+        request = ranker_service_pb2.RankRequest(query=wire.query_to_proto(query))
+        add_candidates(request, candidates, [(g, f, True) for g, f in called.items()])
         evidence = Evidence.read(request, max_candidates=len(candidates))
         # As on the wire, where times have microseconds.
         return self.extractor.matrix(wire.query_from_proto(request.query), evidence)

@@ -14,7 +14,7 @@ from orchestrator.fusion import Candidate
 
 _FACET_VALUES = 50
 _RELATED = 5
-_KEPT_MESSAGES = 2_000
+_KEPT_MESSAGES = 10_000
 
 
 class Answers:

@@ -18,7 +18,7 @@ from forage.v1 import (
 )
 from orchestrator.breaker import Breaker
 from orchestrator.fanout import EXPECTED, Outcome, fair_timeout
-from orchestrator.fusion import Candidate, add_provenance
+from orchestrator.fusion import Candidate
 from orchestrator.hedging import Hedge
 from orchestrator.settings import RankerTarget
 from orchestrator.slots import Placed
@@ -88,21 +88,11 @@ class Ranking:
         head = candidates[: self._settings.max_candidates]
         request = ranker_service_pb2.RankRequest(
             query=query,
-            generator_calls=[
-                ranker_service_pb2.GeneratorCall(
-                    generator=o.generator, fan_out=o.fan_out, answered=o.answered
-                )
-                for o in found
-            ],
             request_id=request_id,
             explain=explain,
             feature_rows=max(page_size, self._settings.feature_rows),
         )
-        for candidate in head:
-            added = request.candidates.add(
-                item_id=candidate.item_id, fused_score=candidate.fused_score
-            )
-            add_provenance(added.provenance, candidate.provenance)
+        add_candidates(request, head, [(o.generator, o.fan_out, o.answered) for o in found])
         self._breaker.started(now)
         timeout = min(self._settings.timeout_ms / 1000, deadline.remaining() - _ANSWER_RESERVE_S)
         try:
@@ -110,7 +100,7 @@ class Ranking:
         except grpc.aio.AioRpcError as error:
             return self._failed(candidates, error, fair=timeout >= self._fair_s)
         self._breaker.succeeded()
-        if not _permutes(response, head):
+        if not _permutes(response, len(head)):
             _logger.error("ranker: it returned other items than it was given")
             return Ranked.fused(candidates, "FAILED", "it returned other items than it was given")
         return _merged(candidates, response)
@@ -136,22 +126,65 @@ class Ranking:
         return Ranked.fused(candidates, reason, f"{code.name}: {error.details()}")
 
 
-def _permutes(response: ranker_service_pb2.RankResponse, head: Sequence[Candidate]) -> bool:
-    returned = [item.item_id for item in response.items]
-    return len(set(returned)) == len(returned) and {c.item_id for c in head}.issuperset(returned)
+def add_candidates(
+    request: ranker_service_pb2.RankRequest,
+    candidates: Sequence[Candidate],
+    calls: Sequence[tuple[str, int, bool]],
+) -> None:
+    """Add candidates and their provenance to a request, column by column.
+
+    `calls` tells of each generator its name, its fan-out and whether it answered; those that
+    proposed a candidate are all among them.
+    """
+    columns: dict[str, tuple[list[int], list[int], list[float]]] = {
+        name: ([], [], []) for name, _, _ in calls
+    }
+    for place, candidate in enumerate(candidates):
+        for rank, generator, score, _ in candidate.provenance:
+            places, ranks, scores = columns[generator]
+            places.append(place)
+            ranks.append(rank)
+            scores.append(score)
+    request.item_ids.extend([c.item_id for c in candidates])
+    request.fused_scores.extend([c.fused_score for c in candidates])
+    for name, fan_out, answered in calls:
+        places, ranks, scores = columns[name]
+        request.proposals.add(
+            generator=name,
+            fan_out=fan_out,
+            answered=answered,
+            candidates=places,
+            ranks=ranks,
+            scores=scores,
+        )
+
+
+def _permutes(response: ranker_service_pb2.RankResponse, candidates: int) -> bool:
+    """Return whether it orders candidates, each at most once, and scores all that it orders."""
+    order = response.order
+    return (
+        len(set(order)) == len(order) == len(response.scores) and max(order, default=0) < candidates
+    )
 
 
 def _merged(candidates: Sequence[Candidate], response: ranker_service_pb2.RankResponse) -> Ranked:
-    by_id = {c.item_id: c for c in candidates}
-    items = [Placed(by_id.pop(item.item_id), item.score) for item in response.items]
-    least = items[-1].score if items else 0.0
-    # What the ranker did not see follows in fused order, scored below everything it did see.
-    items.extend(Placed(c, least - 1 / (1 + c.fused_score)) for c in by_id.values())
+    left: list[Candidate | None] = list(candidates)
+    items = []
+    least = 0.0
+    for place, least in zip(response.order, response.scores, strict=True):
+        items.append(Placed(candidates[place], least))
+        left[place] = None
+    # What the ranker did not order follows in fused order, scored below everything it did.
+    items.extend(Placed(c, least - 1 / (1 + c.fused_score)) for c in left if c is not None)
+    best = [placed.candidate.item_id for placed in items]
+    width = max(len(response.feature_names), 1)
+    values = list(response.features)
+    rows = [values[start : start + width] for start in range(0, len(values), width)]
     return Ranked(
         items,
         response.model_version,
         list(response.feature_names),
         response.feature_version,
-        {i.item_id: i.features for i in response.items if i.features},
-        {i.item_id: i.contributions for i in response.items if i.contributions},
+        dict(zip(best, rows, strict=False)),
+        dict(zip(best, (e.contributions for e in response.explanations), strict=False)),
     )

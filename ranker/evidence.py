@@ -31,65 +31,74 @@ class Evidence:
     @classmethod
     def read(cls, request: pb.RankRequest, *, max_candidates: int) -> Evidence:
         """Read a request; raises `InvalidArgumentError` for the first field at fault."""
-        candidates = request.candidates
-        if len(candidates) > max_candidates:
+        item_ids = list(request.item_ids)
+        if len(item_ids) > max_candidates:
             raise InvalidArgumentError(
-                "candidates",
-                f"{len(candidates)} are too many",
-                allowed=f"at most {max_candidates}",
+                "item_ids", f"{len(item_ids)} are too many", allowed=f"at most {max_candidates}"
             )
-        rows, generators, scores, ranks = [], [], [], []
-        for row, candidate in enumerate(candidates):
-            for proposal in candidate.provenance:
-                rows.append(row)
-                generators.append(proposal.generator)
-                scores.append(proposal.score)
-                ranks.append(proposal.rank)
-        called = {call.generator for call in request.generator_calls if call.answered}
-        evidence = cls(
-            item_ids=[c.item_id for c in candidates],
-            fused=np.array([c.fused_score for c in candidates], float),
-            rows=rows,
-            generators=generators,
-            scores=scores,
-            ranks=ranks,
-            answered=frozenset(called.union(generators)),
-        )
-        evidence._check()
-        return evidence
+        fused = np.array(request.fused_scores, float)
+        _check_items(item_ids, fused)
+        rows: list[int] = []
+        generators: list[str] = []
+        scores: list[float] = []
+        ranks: list[int] = []
+        answered: set[str] = set()
+        for place, proposals in enumerate(request.proposals):
+            _check(place, proposals, len(item_ids))
+            rows += proposals.candidates
+            generators += [proposals.generator] * len(proposals.candidates)
+            scores += proposals.scores
+            ranks += proposals.ranks
+            if proposals.answered or proposals.candidates:
+                answered.add(proposals.generator)
+        _check_names([proposals.generator for proposals in request.proposals])
+        return cls(item_ids, fused, rows, generators, scores, ranks, frozenset(answered))
 
-    def _check(self) -> None:
-        """Raise `InvalidArgumentError` for the first value that cannot be ranked by."""
-        if len(set(self.item_ids)) < len(self.item_ids) or "" in self.item_ids:
-            self._refuse_ids()
-        wrong = np.flatnonzero(~np.isfinite(self.fused))
-        if len(wrong):
-            row = int(wrong[0])
-            raise InvalidArgumentError(
-                f"candidates[{row}].fused_score",
-                f"{self.fused[row]} is not finite",
-                allowed="a finite number",
-            )
-        for index, (score, rank) in enumerate(zip(self.scores, self.ranks, strict=True)):
-            if rank < 1 or not math.isfinite(score):
-                self._refuse_proposal(index)
 
-    def _refuse_ids(self) -> None:
-        seen: set[str] = set()
-        for row, item_id in enumerate(self.item_ids):
+def _check_items(item_ids: list[str], fused: NDArray[np.float64]) -> None:
+    seen: set[str] = set()
+    if len(set(item_ids)) < len(item_ids) or "" in item_ids:
+        for place, item_id in enumerate(item_ids):
             if not item_id or item_id in seen:
                 raise InvalidArgumentError(
-                    f"candidates[{row}].item_id",
+                    f"item_ids[{place}]",
                     f"'{item_id}' appears twice" if item_id else "it is empty",
                     allowed="an item id, each only once",
                 )
             seen.add(item_id)
-
-    def _refuse_proposal(self, index: int) -> None:
-        row = self.rows[index]
-        field = f"candidates[{row}].provenance[{index - self.rows.index(row)}]"
-        if self.ranks[index] < 1:
-            raise InvalidArgumentError(f"{field}.rank", "it is 0", allowed="1 or more")
+    if len(fused) != len(item_ids):
         raise InvalidArgumentError(
-            f"{field}.score", f"{self.scores[index]} is not finite", allowed="a finite number"
+            "fused_scores", f"there are {len(fused)}", allowed=f"one per item: {len(item_ids)}"
+        )
+    for place in np.flatnonzero(~np.isfinite(fused)).tolist():
+        raise InvalidArgumentError(
+            f"fused_scores[{place}]", f"{fused[place]} is not finite", allowed="a finite number"
+        )
+
+
+def _check(place: int, proposals: pb.Proposals, items: int) -> None:
+    field, many = f"proposals[{place}]", len(proposals.candidates)
+    for name, column in (("ranks", proposals.ranks), ("scores", proposals.scores)):
+        if len(column) != many:
+            raise InvalidArgumentError(
+                f"{field}.{name}", f"there are {len(column)}", allowed=f"one per candidate: {many}"
+            )
+    if not many:
+        return
+    if max(proposals.candidates) >= items or len(set(proposals.candidates)) < many:
+        raise InvalidArgumentError(
+            f"{field}.candidates",
+            "a place is beyond the last item, or appears twice",
+            allowed=f"0 to {items - 1}, each only once",
+        )
+    if min(proposals.ranks) < 1:
+        raise InvalidArgumentError(f"{field}.ranks", "one is 0", allowed="1 or more")
+    if not all(map(math.isfinite, proposals.scores)):
+        raise InvalidArgumentError(f"{field}.scores", "one is not finite", allowed="finite numbers")
+
+
+def _check_names(names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise InvalidArgumentError(
+            "proposals", "a generator appears twice", allowed="each generator only once"
         )

@@ -91,28 +91,30 @@ class RankerServicer(pb_grpc.RankerServiceServicer):
             span.set_attribute(Attribute.CANDIDATES, len(matrix))
             span.set_attribute(Attribute.MODEL_VERSION, version)
         deadline.check()
-        ranked = _ranked(evidence, scores)
+        order = _order(evidence, scores)
+        best = matrix[order[: request.feature_rows]]
         response = pb.RankResponse(
+            order=order,
+            scores=scores[order].tolist(),
             model_version=version,
             feature_names=self._features.names,
             feature_version=self._feature_version,
-            items=[pb.RankedItem(item_id=item_id, score=-score) for score, _, item_id, _ in ranked],
+            features=best.ravel().tolist(),
         )
-        rows = [row for *_, row in ranked[: request.feature_rows]]
-        for item, row in zip(response.items, rows, strict=False):
-            item.features.extend(matrix[row].tolist())
-        if request.explain and published is not None and rows:
-            self._explain(response, published.model, matrix[rows])
+        if request.explain and published is not None and len(best):
+            self._explain(response, published.model, best)
         return response
 
     def _explain(self, response: pb.RankResponse, model: RankingModel, matrix: Matrix) -> None:
         names = (*self._features.names, _BIAS)
-        for item, parts in zip(response.items, model.contributions(matrix), strict=False):
+        for parts in model.contributions(matrix):
             largest = np.argsort(-np.abs(parts), kind="stable").tolist()
-            item.contributions.extend(
-                pb.Contribution(feature=names[place], value=parts[place])
-                for place in largest
-                if parts[place] != 0.0
+            response.explanations.add(
+                contributions=[
+                    pb.Contribution(feature=names[place], value=parts[place])
+                    for place in largest
+                    if parts[place] != 0.0
+                ]
             )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -157,8 +159,8 @@ def describe(info: ArtifactInfo) -> pb.GetModelResponse:
     )
 
 
-def _ranked(evidence: Evidence, scores: Scores) -> list[tuple[float, float, str, int]]:
-    """Return (-score, -fused score, item id, row) sorted: a total order."""
+def _order(evidence: Evidence, scores: Scores) -> list[int]:
+    """Return the candidates' places, best first, ties by fused score and item id: a total order."""
     rows = range(len(evidence.item_ids))
     columns = (-scores).tolist(), (-evidence.fused).tolist(), evidence.item_ids, rows
-    return sorted(zip(*columns, strict=True))
+    return [row for *_, row in sorted(zip(*columns, strict=True))]

@@ -22,47 +22,44 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from forage.v1 import candidate_pb2 as forage_dot_v1_dot_candidate__pb2
 from forage.v1 import generator_service_pb2 as forage_dot_v1_dot_generator__service__pb2
 from forage.v1 import query_pb2 as forage_dot_v1_dot_query__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66orage/v1/ranker_service.proto\x12\tforage.v1\x1a\x19\x66orage/v1/candidate.proto\x1a!forage/v1/generator_service.proto\x1a\x15\x66orage/v1/query.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\x0bRankRequest\x12\x1f\n\x05query\x18\x01 \x01(\x0b\x32\x10.forage.v1.Query\x12(\n\ncandidates\x18\x02 \x03(\x0b\x32\x14.forage.v1.Candidate\x12\x31\n\x0fgenerator_calls\x18\x03 \x03(\x0b\x32\x18.forage.v1.GeneratorCall\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07\x65xplain\x18\x05 \x01(\x08\x12\x14\n\x0c\x66\x65\x61ture_rows\x18\x06 \x01(\r\"E\n\rGeneratorCall\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61n_out\x18\x02 \x01(\r\x12\x10\n\x08\x61nswered\x18\x03 \x01(\x08\"{\n\x0cRankResponse\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.forage.v1.RankedItem\x12\x15\n\rmodel_version\x18\x02 \x01(\x04\x12\x15\n\rfeature_names\x18\x03 \x03(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x04 \x01(\t\"r\n\nRankedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x14\n\x08\x66\x65\x61tures\x18\x03 \x03(\x02\x42\x02\x10\x01\x12.\n\rcontributions\x18\x04 \x03(\x0b\x32\x17.forage.v1.Contribution\".\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\x11\n\x0fGetModelRequest\"\xbb\x02\n\x10GetModelResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x30\n\x0cpublish_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x07metrics\x18\x04 \x03(\x0b\x32(.forage.v1.GetModelResponse.MetricsEntry\x12\x39\n\x07lineage\x18\x05 \x03(\x0b\x32(.forage.v1.GetModelResponse.LineageEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cLineageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x18\n\x16GetRankerStatusRequest\"G\n\x17GetRankerStatusResponse\x12,\n\x06status\x18\x01 \x01(\x0b\x32\x1c.forage.v1.GetStatusResponse2\xe7\x01\n\rRankerService\x12\x37\n\x04Rank\x12\x16.forage.v1.RankRequest\x1a\x17.forage.v1.RankResponse\x12\x43\n\x08GetModel\x12\x1a.forage.v1.GetModelRequest\x1a\x1b.forage.v1.GetModelResponse\x12X\n\x0fGetRankerStatus\x12!.forage.v1.GetRankerStatusRequest\x1a\".forage.v1.GetRankerStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66orage/v1/ranker_service.proto\x12\tforage.v1\x1a!forage/v1/generator_service.proto\x1a\x15\x66orage/v1/query.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\x0bRankRequest\x12\x1f\n\x05query\x18\x01 \x01(\x0b\x32\x10.forage.v1.Query\x12\x10\n\x08item_ids\x18\x07 \x03(\t\x12\x14\n\x0c\x66used_scores\x18\x08 \x03(\x01\x12\'\n\tproposals\x18\t \x03(\x0b\x32\x14.forage.v1.Proposals\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07\x65xplain\x18\x05 \x01(\x08\x12\x14\n\x0c\x66\x65\x61ture_rows\x18\x06 \x01(\rJ\x04\x08\x02\x10\x03J\x04\x08\x03\x10\x04\"t\n\tProposals\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61n_out\x18\x02 \x01(\r\x12\x10\n\x08\x61nswered\x18\x03 \x01(\x08\x12\x12\n\ncandidates\x18\x04 \x03(\r\x12\r\n\x05ranks\x18\x05 \x03(\r\x12\x0e\n\x06scores\x18\x06 \x03(\x01\"\xba\x01\n\x0cRankResponse\x12\r\n\x05order\x18\x05 \x03(\r\x12\x0e\n\x06scores\x18\x06 \x03(\x01\x12\x15\n\rmodel_version\x18\x02 \x01(\x04\x12\x15\n\rfeature_names\x18\x03 \x03(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x04 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x07 \x03(\x02\x12,\n\x0c\x65xplanations\x18\x08 \x03(\x0b\x32\x16.forage.v1.ExplanationJ\x04\x08\x01\x10\x02\"=\n\x0b\x45xplanation\x12.\n\rcontributions\x18\x01 \x03(\x0b\x32\x17.forage.v1.Contribution\".\n\x0c\x43ontribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\x11\n\x0fGetModelRequest\"\xbb\x02\n\x10GetModelResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x30\n\x0cpublish_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x07metrics\x18\x04 \x03(\x0b\x32(.forage.v1.GetModelResponse.MetricsEntry\x12\x39\n\x07lineage\x18\x05 \x03(\x0b\x32(.forage.v1.GetModelResponse.LineageEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cLineageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x18\n\x16GetRankerStatusRequest\"G\n\x17GetRankerStatusResponse\x12,\n\x06status\x18\x01 \x01(\x0b\x32\x1c.forage.v1.GetStatusResponse2\xe7\x01\n\rRankerService\x12\x37\n\x04Rank\x12\x16.forage.v1.RankRequest\x1a\x17.forage.v1.RankResponse\x12\x43\n\x08GetModel\x12\x1a.forage.v1.GetModelRequest\x1a\x1b.forage.v1.GetModelResponse\x12X\n\x0fGetRankerStatus\x12!.forage.v1.GetRankerStatusRequest\x1a\".forage.v1.GetRankerStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'forage.v1.ranker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RANKEDITEM'].fields_by_name['features']._loaded_options = None
-  _globals['_RANKEDITEM'].fields_by_name['features']._serialized_options = b'\020\001'
   _globals['_GETMODELRESPONSE_METRICSENTRY']._loaded_options = None
   _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_GETMODELRESPONSE_LINEAGEENTRY']._loaded_options = None
   _globals['_GETMODELRESPONSE_LINEAGEENTRY']._serialized_options = b'8\001'
-  _globals['_RANKREQUEST']._serialized_start=164
-  _globals['_RANKREQUEST']._serialized_end=362
-  _globals['_GENERATORCALL']._serialized_start=364
-  _globals['_GENERATORCALL']._serialized_end=433
-  _globals['_RANKRESPONSE']._serialized_start=435
-  _globals['_RANKRESPONSE']._serialized_end=558
-  _globals['_RANKEDITEM']._serialized_start=560
-  _globals['_RANKEDITEM']._serialized_end=674
-  _globals['_CONTRIBUTION']._serialized_start=676
-  _globals['_CONTRIBUTION']._serialized_end=722
-  _globals['_GETMODELREQUEST']._serialized_start=724
-  _globals['_GETMODELREQUEST']._serialized_end=741
-  _globals['_GETMODELRESPONSE']._serialized_start=744
-  _globals['_GETMODELRESPONSE']._serialized_end=1059
-  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_start=965
-  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_end=1011
-  _globals['_GETMODELRESPONSE_LINEAGEENTRY']._serialized_start=1013
-  _globals['_GETMODELRESPONSE_LINEAGEENTRY']._serialized_end=1059
-  _globals['_GETRANKERSTATUSREQUEST']._serialized_start=1061
-  _globals['_GETRANKERSTATUSREQUEST']._serialized_end=1085
-  _globals['_GETRANKERSTATUSRESPONSE']._serialized_start=1087
-  _globals['_GETRANKERSTATUSRESPONSE']._serialized_end=1158
-  _globals['_RANKERSERVICE']._serialized_start=1161
-  _globals['_RANKERSERVICE']._serialized_end=1392
+  _globals['_RANKREQUEST']._serialized_start=137
+  _globals['_RANKREQUEST']._serialized_end=335
+  _globals['_PROPOSALS']._serialized_start=337
+  _globals['_PROPOSALS']._serialized_end=453
+  _globals['_RANKRESPONSE']._serialized_start=456
+  _globals['_RANKRESPONSE']._serialized_end=642
+  _globals['_EXPLANATION']._serialized_start=644
+  _globals['_EXPLANATION']._serialized_end=705
+  _globals['_CONTRIBUTION']._serialized_start=707
+  _globals['_CONTRIBUTION']._serialized_end=753
+  _globals['_GETMODELREQUEST']._serialized_start=755
+  _globals['_GETMODELREQUEST']._serialized_end=772
+  _globals['_GETMODELRESPONSE']._serialized_start=775
+  _globals['_GETMODELRESPONSE']._serialized_end=1090
+  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_start=996
+  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_end=1042
+  _globals['_GETMODELRESPONSE_LINEAGEENTRY']._serialized_start=1044
+  _globals['_GETMODELRESPONSE_LINEAGEENTRY']._serialized_end=1090
+  _globals['_GETRANKERSTATUSREQUEST']._serialized_start=1092
+  _globals['_GETRANKERSTATUSREQUEST']._serialized_end=1116
+  _globals['_GETRANKERSTATUSRESPONSE']._serialized_start=1118
+  _globals['_GETRANKERSTATUSRESPONSE']._serialized_end=1189
+  _globals['_RANKERSERVICE']._serialized_start=1192
+  _globals['_RANKERSERVICE']._serialized_end=1423
 # @@protoc_insertion_point(module_scope)

@@ -4,7 +4,6 @@ isort:skip_file
 """
 
 from collections import abc as _abc
-from forage.v1 import candidate_pb2 as _candidate_pb2
 from forage.v1 import generator_service_pb2 as _generator_service_pb2
 from forage.v1 import query_pb2 as _query_pb2
 from google.protobuf import descriptor as _descriptor
@@ -24,13 +23,16 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RankRequest(_message.Message):
-    """The candidates of one search."""
+    """The candidates of one search, as columns: a message for each candidate would cost more time than
+    scoring it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     QUERY_FIELD_NUMBER: _builtins.int
-    CANDIDATES_FIELD_NUMBER: _builtins.int
-    GENERATOR_CALLS_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    FUSED_SCORES_FIELD_NUMBER: _builtins.int
+    PROPOSALS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
     FEATURE_ROWS_FIELD_NUMBER: _builtins.int
@@ -45,73 +47,101 @@ class RankRequest(_message.Message):
         """The understood query. Required."""
 
     @_builtins.property
-    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[_candidate_pb2.Candidate]:
-        """The merged candidates, in fused order. No item twice."""
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The merged candidates, in fused order. Each only once, none empty."""
 
     @_builtins.property
-    def generator_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___GeneratorCall]:
-        """Which generators answered, and with what fan-out: a generator that was not called is a
-        missing feature, not a zero.
+    def fused_scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Their fused scores, in the same order. Finite."""
+
+    @_builtins.property
+    def proposals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Proposals]:
+        """What each generator was asked and found. A generator that did not answer is a missing
+        feature, not a zero.
         """
 
     def __init__(
         self,
         *,
         query: _query_pb2.Query | None = ...,
-        candidates: _abc.Iterable[_candidate_pb2.Candidate] | None = ...,
-        generator_calls: _abc.Iterable[Global___GeneratorCall] | None = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        fused_scores: _abc.Iterable[_builtins.float] | None = ...,
+        proposals: _abc.Iterable[Global___Proposals] | None = ...,
         request_id: _builtins.str = ...,
         explain: _builtins.bool = ...,
         feature_rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "explain", b"explain", "feature_rows", b"feature_rows", "generator_calls", b"generator_calls", "query", b"query", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explain", b"explain", "feature_rows", b"feature_rows", "fused_scores", b"fused_scores", "item_ids", b"item_ids", "proposals", b"proposals", "query", b"query", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RankRequest: _TypeAlias = RankRequest  # noqa: Y015
 
 @_typing.final
-class GeneratorCall(_message.Message):
-    """One generator's part in a search, as the ranker needs it."""
+class Proposals(_message.Message):
+    """One generator's part in a search, as the ranker needs it. `candidates`, `ranks` and `scores`
+    have the same length.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     GENERATOR_FIELD_NUMBER: _builtins.int
     FAN_OUT_FIELD_NUMBER: _builtins.int
     ANSWERED_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
     generator: _builtins.str
-    """The generator's name."""
+    """The generator's name. Each only once."""
     fan_out: _builtins.int
     """How many candidates it was asked for."""
     answered: _builtins.bool
     """Whether it answered in time."""
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The candidates it proposed, as places in `RankRequest.item_ids`. Starts at 0."""
+
+    @_builtins.property
+    def ranks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their ranks in its own list. Starts at 1."""
+
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Their scores on its own scale. Finite."""
+
     def __init__(
         self,
         *,
         generator: _builtins.str = ...,
         fan_out: _builtins.int = ...,
         answered: _builtins.bool = ...,
+        candidates: _abc.Iterable[_builtins.int] | None = ...,
+        ranks: _abc.Iterable[_builtins.int] | None = ...,
+        scores: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "fan_out", b"fan_out", "generator", b"generator"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "candidates", b"candidates", "fan_out", b"fan_out", "generator", b"generator", "ranks", b"ranks", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GeneratorCall: _TypeAlias = GeneratorCall  # noqa: Y015
+Global___Proposals: _TypeAlias = Proposals  # noqa: Y015
 
 @_typing.final
 class RankResponse(_message.Message):
-    """The ranked candidates."""
+    """The ranked candidates, best first."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ITEMS_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     FEATURE_NAMES_FIELD_NUMBER: _builtins.int
     FEATURE_VERSION_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    EXPLANATIONS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.int
     """The version of the model that ranked them. 0: no model is published yet, and the items are in
     fused order with features filled in all the same, so that the first model can be trained.
@@ -119,70 +149,67 @@ class RankResponse(_message.Message):
     feature_version: _builtins.str
     """The version of the feature list; changes when a feature is added, removed or redefined."""
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedItem]:
-        """Every candidate, best first."""
+    def order(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Every candidate, best first, as places in `RankRequest.item_ids`. Starts at 0."""
+
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The model's scores in that order. Larger is better; comparable within one search only."""
 
     @_builtins.property
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the features, in the order of `RankedItem.features`."""
+        """Names of the features, in the order of a row of `features`."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Feature values of the first `feature_rows` items, row after row; NaN is a missing value."""
+
+    @_builtins.property
+    def explanations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Explanation]:
+        """Why each of the first `feature_rows` items scored as it did. Only on `explain`."""
 
     def __init__(
         self,
         *,
-        items: _abc.Iterable[Global___RankedItem] | None = ...,
+        order: _abc.Iterable[_builtins.int] | None = ...,
+        scores: _abc.Iterable[_builtins.float] | None = ...,
         model_version: _builtins.int = ...,
         feature_names: _abc.Iterable[_builtins.str] | None = ...,
         feature_version: _builtins.str = ...,
+        features: _abc.Iterable[_builtins.float] | None = ...,
+        explanations: _abc.Iterable[Global___Explanation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_names", b"feature_names", "feature_version", b"feature_version", "items", b"items", "model_version", b"model_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanations", b"explanations", "feature_names", b"feature_names", "feature_version", b"feature_version", "features", b"features", "model_version", b"model_version", "order", b"order", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RankResponse: _TypeAlias = RankResponse  # noqa: Y015
 
 @_typing.final
-class RankedItem(_message.Message):
-    """One ranked item."""
+class Explanation(_message.Message):
+    """One item's score, taken apart."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ITEM_ID_FIELD_NUMBER: _builtins.int
-    SCORE_FIELD_NUMBER: _builtins.int
-    FEATURES_FIELD_NUMBER: _builtins.int
     CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
-    item_id: _builtins.str
-    """The item."""
-    score: _builtins.float
-    """The model's score. Larger is better; comparable within one search only."""
-    @_builtins.property
-    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Feature values in the order of `RankResponse.feature_names`; NaN is a missing value. Only
-        for the first `feature_rows` items.
-        """
-
     @_builtins.property
     def contributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]:
-        """What each feature added to the score (TreeSHAP), by feature name, largest size first, and
-        `bias`. Only on `explain`, for the first `feature_rows` items.
-        """
+        """What each feature added to the score (TreeSHAP), largest size first, and `bias`."""
 
     def __init__(
         self,
         *,
-        item_id: _builtins.str = ...,
-        score: _builtins.float = ...,
-        features: _abc.Iterable[_builtins.float] | None = ...,
         contributions: _abc.Iterable[Global___Contribution] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributions", b"contributions", "features", b"features", "item_id", b"item_id", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributions", b"contributions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RankedItem: _TypeAlias = RankedItem  # noqa: Y015
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
 
 @_typing.final
 class Contribution(_message.Message):

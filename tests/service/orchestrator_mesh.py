@@ -67,22 +67,20 @@ class BackwardRanker(ranker_service_pb2_grpc.RankerServiceServicer):
         self.requests.append(request)
         if self.answer is not None:
             return self.answer
-        ranked = list(reversed(request.candidates))
+        order = range(len(request.item_ids))[::-1]
+        best = order[: request.feature_rows]
+        part = ranker_service_pb2.Contribution(feature="place", value=0.5)
         return ranker_service_pb2.RankResponse(
-            items=[
-                ranker_service_pb2.RankedItem(
-                    item_id=c.item_id,
-                    score=len(ranked) - place,
-                    features=[c.fused_score] if place < request.feature_rows else (),
-                    contributions=[ranker_service_pb2.Contribution(feature="place", value=0.5)]
-                    if request.explain
-                    else (),
-                )
-                for place, c in enumerate(ranked)
-            ],
+            order=order,
+            scores=[place + 1 for place in order],
             model_version=7,
             feature_names=["fused_score"],
             feature_version="test",
+            features=[request.fused_scores[place] for place in best],
+            explanations=[
+                ranker_service_pb2.Explanation(contributions=[part] if request.explain else [])
+                for _ in best
+            ],
         )
 
     async def GetRankerStatus(self, request: Any, context: Any) -> Any:

@@ -157,10 +157,17 @@ def request(*item_ids: str, **fields: object) -> pb.RankRequest:
         ),
         **fields,
     )
-    for place, item_id in enumerate(item_ids):
-        candidate = message.candidates.add(item_id=item_id, fused_score=1.0 / (place + 1))
-        candidate.provenance.add(generator="lexical", score=5.0 - place, rank=place + 1)
-    message.generator_calls.add(generator="lexical", fan_out=10, answered=True)
+    places = range(len(item_ids))
+    message.item_ids.extend(item_ids)
+    message.fused_scores.extend(1.0 / (place + 1) for place in places)
+    message.proposals.add(
+        generator="lexical",
+        fan_out=10,
+        answered=True,
+        candidates=places,
+        ranks=[place + 1 for place in places],
+        scores=[5.0 - place for place in places],
+    )
     return message
 
 
@@ -176,5 +183,5 @@ async def refused(call: grpc.aio.UnaryUnaryCall) -> tuple[grpc.StatusCode, str]:
     return error.code(), info.metadata.get("field", "")
 
 
-def ids(response: pb.RankResponse) -> list[str]:
-    return [item.item_id for item in response.items]
+def ids(asked: pb.RankRequest, response: pb.RankResponse) -> list[str]:
+    return [asked.item_ids[place] for place in response.order]

@@ -57,28 +57,28 @@ async def test_without_a_model_the_order_is_fused_and_features_are_there(
 
     response = await fused.stub.Rank(asked)
 
-    assert ids(response) == [MOON, KEEPER, FESTIVAL]
-    assert [item.score for item in response.items] == pytest.approx([1, 1 / 2, 1 / 3])
+    assert ids(asked, response) == [MOON, KEEPER, FESTIVAL]
+    assert response.scores == pytest.approx([1, 1 / 2, 1 / 3])
     assert response.model_version == 0
     assert tuple(response.feature_names) == fused.features.names
     assert response.feature_version == fused.features.version
-    assert [len(item.features) for item in response.items] == [len(fused.features)] * 2 + [0]
+    assert len(response.features) == 2 * len(fused.features)
 
 
 @in_module_loop
 async def test_ties_are_broken_by_item_id(fused: Running) -> None:
     asked = request("b", "a", "c")
-    for candidate in asked.candidates:
-        candidate.fused_score = 0.5
+    asked.fused_scores[:] = [0.5] * 3
 
-    assert ids(await fused.stub.Rank(asked)) == ["a", "b", "c"]
+    assert ids(asked, await fused.stub.Rank(asked)) == ["a", "b", "c"]
 
 
 @in_module_loop
 async def test_no_candidates_are_ranked_to_nothing(fused: Running) -> None:
     response = await fused.stub.Rank(request(feature_rows=5, explain=True))
 
-    assert ids(response) == []
+    assert not response.order
+    assert not response.features
 
 
 async def test_a_published_model_takes_over_and_explains_itself(ranker: Running) -> None:
@@ -88,15 +88,14 @@ async def test_a_published_model_takes_over_and_explains_itself(ranker: Running)
     asked = request(KEEPER, MOON, FESTIVAL, feature_rows=2, explain=True)
     response = await ranker.stub.Rank(asked)
 
-    assert ids(response) == [FESTIVAL, MOON, KEEPER]
+    assert ids(asked, response) == [FESTIVAL, MOON, KEEPER]
     assert response.model_version == 1
-    best = response.items[0]
-    parts = {c.feature: c.value for c in best.contributions}
-    assert sum(parts.values()) == pytest.approx(best.score, abs=1e-4)
-    assert best.contributions[0].feature in {"item.popularity", "bias"}
-    sizes = [abs(c.value) for c in best.contributions]
+    assert len(response.explanations) == 2
+    best = response.explanations[0].contributions
+    assert sum(c.value for c in best) == pytest.approx(response.scores[0], abs=1e-4)
+    assert best[0].feature in {"item.popularity", "bias"}
+    sizes = [abs(c.value) for c in best]
     assert sizes == sorted(sizes, reverse=True)
-    assert not response.items[2].contributions
 
 
 async def test_the_served_model_is_described(ranker: Running) -> None:
@@ -128,10 +127,11 @@ async def test_models_change_under_load_without_a_failed_request(ranker: Running
     async def client() -> int:
         calls = 0
         while not done.is_set():
-            response = await ranker.stub.Rank(request(KEEPER, MOON, FESTIVAL), timeout=LIMIT_S)
+            asked = request(KEEPER, MOON, FESTIVAL)
+            response = await ranker.stub.Rank(asked, timeout=LIMIT_S)
             popular_first = [KEEPER, MOON, FESTIVAL]
             expected = popular_first if response.model_version % 2 == 0 else popular_first[::-1]
-            assert ids(response) == expected
+            assert ids(asked, response) == expected
             versions.add(response.model_version)
             calls += 1
         return calls
@@ -191,10 +191,11 @@ async def test_a_ranker_starts_without_its_model_file_in_fused_order(
         registry.load(KIND)
 
     async with started(settings) as ranker:
-        response = await ranker.stub.Rank(request(KEEPER, MOON))
+        asked = request(KEEPER, MOON)
+        response = await ranker.stub.Rank(asked)
         version, error = await ranker.model_status()
 
-    assert (response.model_version, ids(response)) == (0, [KEEPER, MOON])
+    assert (response.model_version, ids(asked, response)) == (0, [KEEPER, MOON])
     assert version == 0
     assert "SHA-256" in error
 
@@ -238,9 +239,9 @@ async def test_status_tells_how_far_both_projections_are(fused: Running) -> None
 
 @in_module_loop
 async def test_unknown_items_are_ranked_too(fused: Running) -> None:
-    response = await fused.stub.Rank(request("film:unheard-of", KEEPER))
+    asked = request("film:unheard-of", KEEPER)
 
-    assert ids(response) == ["film:unheard-of", KEEPER]
+    assert ids(asked, await fused.stub.Rank(asked)) == ["film:unheard-of", KEEPER]
 
 
 def without_query(message: pb.RankRequest) -> None:
@@ -260,28 +261,51 @@ def with_a_confidence_that_is_nan(message: pb.RankRequest) -> None:
 
 
 def with_a_duplicate(message: pb.RankRequest) -> None:
-    message.candidates[1].item_id = message.candidates[0].item_id
+    message.item_ids[1] = message.item_ids[0]
 
 
 def without_an_id(message: pb.RankRequest) -> None:
-    message.candidates[1].item_id = ""
+    message.item_ids[1] = ""
 
 
 def with_a_nan(message: pb.RankRequest) -> None:
-    message.candidates[0].fused_score = math.nan
+    message.fused_scores[0] = math.nan
 
 
 def with_an_infinite_score(message: pb.RankRequest) -> None:
-    message.candidates[0].provenance[0].score = math.inf
+    message.proposals[0].scores[1] = math.inf
 
 
 def with_rank_zero(message: pb.RankRequest) -> None:
-    message.candidates[0].provenance[0].rank = 0
+    message.proposals[0].ranks[1] = 0
+
+
+def with_a_place_beyond_the_last(message: pb.RankRequest) -> None:
+    message.proposals[0].candidates[1] = 2
+
+
+def with_a_place_twice(message: pb.RankRequest) -> None:
+    message.proposals[0].candidates[1] = 0
+
+
+def with_a_rank_missing(message: pb.RankRequest) -> None:
+    del message.proposals[0].ranks[1]
+
+
+def with_a_proposal_without_a_score(message: pb.RankRequest) -> None:
+    message.proposals[0].scores.pop()
+
+
+def without_a_fused_score(message: pb.RankRequest) -> None:
+    message.fused_scores.pop()
+
+
+def with_a_generator_twice(message: pb.RankRequest) -> None:
+    message.proposals.add(generator="lexical")
 
 
 def with_too_many(message: pb.RankRequest) -> None:
-    for index in range(50):
-        message.candidates.add(item_id=f"more:{index}")
+    message.item_ids.extend(f"more:{index}" for index in range(50))
 
 
 @in_module_loop
@@ -292,12 +316,18 @@ def with_too_many(message: pb.RankRequest) -> None:
         (without_time, "query.time"),
         (without_class, "query.query_class"),
         (with_a_confidence_that_is_nan, "query.interpretations[0]"),
-        (with_a_duplicate, "candidates[1].item_id"),
-        (without_an_id, "candidates[1].item_id"),
-        (with_a_nan, "candidates[0].fused_score"),
-        (with_an_infinite_score, "candidates[0].provenance[0].score"),
-        (with_rank_zero, "candidates[0].provenance[0].rank"),
-        (with_too_many, "candidates"),
+        (with_a_duplicate, "item_ids[1]"),
+        (without_an_id, "item_ids[1]"),
+        (with_a_nan, "fused_scores[0]"),
+        (without_a_fused_score, "fused_scores"),
+        (with_an_infinite_score, "proposals[0].scores"),
+        (with_a_proposal_without_a_score, "proposals[0].scores"),
+        (with_rank_zero, "proposals[0].ranks"),
+        (with_a_rank_missing, "proposals[0].ranks"),
+        (with_a_place_beyond_the_last, "proposals[0].candidates"),
+        (with_a_place_twice, "proposals[0].candidates"),
+        (with_a_generator_twice, "proposals"),
+        (with_too_many, "item_ids"),
     ],
 )
 async def test_bad_input_is_refused_by_field(
@@ -314,10 +344,10 @@ async def test_extreme_scores_are_ranked(ranker: Running, score: float) -> None:
     ranker.publish("lexical.score")
     await ranker.until(lambda status: status[0] == 1)
     asked = request(KEEPER, MOON, feature_rows=2, explain=True)
-    asked.candidates[0].fused_score = score
-    asked.candidates[0].provenance[0].score = score
+    asked.fused_scores[0] = score
+    asked.proposals[0].scores[0] = score
 
-    assert sorted(ids(await ranker.stub.Rank(asked))) == sorted([KEEPER, MOON])
+    assert sorted(ids(asked, await ranker.stub.Rank(asked))) == sorted([KEEPER, MOON])
 
 
 @in_module_loop
@@ -329,4 +359,4 @@ async def test_odd_queries_are_ranked(fused: Running) -> None:
     reading.slots.add(attribute="nonsense", value="", confidence=0.0)
     asked.query.user.recent_item_ids.extend(["", "film:unheard-of", KEEPER])
 
-    assert sorted(ids(await fused.stub.Rank(asked))) == sorted([KEEPER, MOON])
+    assert sorted(ids(asked, await fused.stub.Rank(asked))) == sorted([KEEPER, MOON])

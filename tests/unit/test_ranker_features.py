@@ -87,10 +87,17 @@ def query(text: str = "", *slots: query_pb2.Slot, user: str = "") -> query_pb2.Q
 
 def request(asked: query_pb2.Query, *item_ids: str) -> pb.RankRequest:
     message = pb.RankRequest(query=asked)
-    for place, item_id in enumerate(item_ids):
-        candidate = message.candidates.add(item_id=item_id, fused_score=1 / (place + 1))
-        candidate.provenance.add(generator="lexical", score=9.0 - place, rank=place + 1)
-    message.generator_calls.add(generator="lexical", fan_out=10, answered=True)
+    places = range(len(item_ids))
+    message.item_ids.extend(item_ids)
+    message.fused_scores.extend(1 / (place + 1) for place in places)
+    message.proposals.add(
+        generator="lexical",
+        fan_out=10,
+        answered=True,
+        candidates=places,
+        ranks=[place + 1 for place in places],
+        scores=[9.0 - place for place in places],
+    )
     return message
 
 
@@ -140,8 +147,8 @@ def test_a_generator_that_was_not_called_is_missing_and_one_that_did_not_find_is
     ranker: Ranker,
 ) -> None:
     asked = request(query("lantern"), KEEPER, MOON)
-    asked.generator_calls.add(generator="semantic", fan_out=10, answered=True)
-    asked.generator_calls.add(generator="exploration", fan_out=10, answered=False)
+    asked.proposals.add(generator="semantic", fan_out=10, answered=True)
+    asked.proposals.add(generator="exploration", fan_out=10, answered=False)
 
     row = ranker.rows(asked)[1]
 
@@ -163,15 +170,16 @@ def test_generators_that_are_not_configured_are_counted_and_otherwise_ignored(
     ranker: Ranker,
 ) -> None:
     asked = request(query("lantern"), KEEPER)
-    asked.candidates[0].provenance.add(generator="sixth", score=1.0, rank=1)
+    asked.proposals.add(generator="sixth", candidates=[0], scores=[1.0], ranks=[1])
 
     assert ranker.rows(asked)[0]["fusion.generators"] == 2
 
 
 def test_only_exploration_is_flagged(ranker: Ranker) -> None:
     asked = request(query("lantern"), KEEPER, MOON)
-    asked.candidates[0].provenance.add(generator="exploration", score=1.0, rank=1)
-    asked.candidates[1].provenance[0].generator = "exploration"
+    lexical = asked.proposals[0]
+    lexical.candidates[:], lexical.scores[:], lexical.ranks[:] = [0], [9.0], [1]
+    asked.proposals.add(generator="exploration", candidates=[0, 1], scores=[1.0, 8.0], ranks=[1, 2])
 
     assert [row["exploration.only"] for row in ranker.rows(asked)] == [0, 1]
 
@@ -439,10 +447,16 @@ def test_words_are_matched_by_their_stem_and_weighed_by_their_rarity(ranker: Ran
 
 def test_scores_are_standardized_over_the_candidates(ranker: Ranker) -> None:
     asked = request(query("lantern"), KEEPER, FESTIVAL)
-    asked.candidates.add(item_id=MOON, fused_score=0.1).provenance.add(
-        generator="exploration", score=1.0, rank=1
+    asked.item_ids.append(MOON)
+    asked.fused_scores.append(0.1)
+    asked.proposals.add(
+        generator="exploration",
+        fan_out=10,
+        answered=True,
+        candidates=[2],
+        scores=[1.0],
+        ranks=[1],
     )
-    asked.generator_calls.add(generator="exploration", fan_out=10, answered=True)
 
     rows = ranker.rows(asked)
 
@@ -464,7 +478,7 @@ def test_the_best_stretch_of_a_long_query_is_compared_with_the_title(ranker: Ran
 
 def test_agreement_of_generators_is_told_in_one_number(ranker: Ranker) -> None:
     asked = request(query("lantern"), KEEPER, FESTIVAL)
-    asked.candidates[1].provenance.add(generator="semantic", score=0.9, rank=1)
+    asked.proposals.add(generator="semantic", candidates=[1], scores=[0.9], ranks=[1])
 
     first, second = ranker.rows(asked)
 

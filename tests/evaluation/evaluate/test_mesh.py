@@ -19,7 +19,7 @@ from forage.v1 import (
     ranker_service_pb2,
     ranker_service_pb2_grpc,
 )
-from orchestrator import fusion
+from orchestrator.ranking import add_candidates
 from tests.evaluation.evaluate.small import collection
 
 
@@ -112,21 +112,13 @@ async def test_a_running_ranker_computes_the_features_of_the_mesh_in_process(
             request = ranker_service_pb2.RankRequest(
                 query=wire.query_to_proto(answer.query), feature_rows=len(candidates)
             )
-            for name in answer.hits:
-                request.generator_calls.add(generator=name, fan_out=25, answered=True)
-            for candidate in candidates:
-                added = request.candidates.add(
-                    item_id=candidate.item_id, fused_score=candidate.fused_score
-                )
-                fusion.add_provenance(added.provenance, candidate.provenance)
+            add_candidates(request, candidates, [(name, 25, True) for name in answer.hits])
 
             response = await stub.Rank(request, timeout=30)
 
             matrix = mesh.matrix(answer.query, candidates, dict.fromkeys(answer.hits, 25))
-            places = {c.item_id: row for row, c in enumerate(candidates)}
-            for item in response.items:
-                row = matrix[places[item.item_id]]
-                assert np.array_equal(np.array(item.features, np.float32), row, equal_nan=True)
+            features = np.array(response.features, np.float32).reshape(matrix.shape)
+            assert np.array_equal(features, matrix[list(response.order)], equal_nan=True)
 
 
 def served(mesh: Mesh, name: str, folder: Path):
