@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from forage.cli.progress import Bars
 from forage.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def evaluate(
     found: list[Evaluation] = []
     console = Console(stderr=True)
     for one in _collections(collection, beir, trec, schema):
-        with Progress(console=console, transient=True) as bars:
-            tell = _Bars(bars, one.name).tell
+        console.print(f"{one.name}:")
+        with Bars() as bars:
             mesh = Mesh(one, cache)
-            mesh.open(partial(tell, "index"))
+            mesh.open(partial(bars.show, "index"))
             try:
-                measured = measure(mesh, one, seeds=range(seeds), folds=folds, progress=tell)
+                measured = measure(mesh, one, seeds=range(seeds), folds=folds, progress=bars.show)
             finally:
                 mesh.close()
         found.extend(measured)
@@ -69,21 +69,6 @@ def evaluate(
         out.write_text(json.dumps([asdict(e) for e in found], indent=2), encoding="utf-8")
         console.print(f"Figures written to {out}.")
     console.print("Next: forage simulate lets simulated users teach the mesh.")
-
-
-class _Bars:
-    """One progress bar for each stage of measuring one collection."""
-
-    def __init__(self, bars: Progress, collection: str) -> None:
-        self._bars = bars
-        self._collection = collection
-        self._tasks: dict[str, TaskID] = {}
-
-    def tell(self, stage: str, done: int, wanted: int) -> None:
-        """Show how far a stage is."""
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(f"{self._collection}: {stage}")
-        self._bars.update(self._tasks[stage], completed=done, total=wanted)
 
 
 def _collections(

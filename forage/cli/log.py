@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from forage.cli.progress import Bars
 from forage.cli.terminal import AsJson, console, print_json, settings_flags
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from forage.log.copying import CopiedTopic
     from forage.log.engines import Storage
     from forage.settings import NatsSettings
@@ -56,7 +55,7 @@ def copy(
         opened.callback(reading.close)
         writing = _open(target, settings.nats, source=False)
         opened.callback(writing.close)
-        bars = opened.enter_context(_Bars())
+        bars = opened.enter_context(Bars())
         try:
             copied = copy_log(reading.log, writing.log, on_progress=bars.show)
             kinds = copy_registry(reading.registry, writing.registry, on_progress=bars.show)
@@ -105,33 +104,3 @@ def _print(copied: list[CopiedTopic], kinds: dict[str, int], as_json: bool) -> N
     console().print(table)
     for kind, count in kinds.items():
         typer.echo(f"registry: {count} versions of {kind}")
-
-
-class _Bars:
-    """One progress bar per stage, on stderr."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as Remaining
-
-        self._progress: Progress = Progress(
-            TextColumn("{task.description:<20}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            Remaining(),
-            console=console(stderr=True),
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        """Show how far a stage is."""
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
