@@ -8,15 +8,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evaluation.ope.assessment import Assessment, assess
 from evaluation.ope.decisions import open_decisions, read_decisions
 from evaluation.ope.display import show
 from evaluation.ope.open_bandit import UNIFORM, open_bandit_sample, read_open_bandit
 from evaluation.ope.target import TARGETS, TargetPolicy, make_sample, snapshot_of
+from forage.cli.progress import Bars
 from forage.errors import InvalidArgumentError
-from forage.registry import DirectoryRegistry
 from forage.settings import load
 from orchestrator.planner import Versioned
 from orchestrator.settings import OrchestratorSettings
@@ -69,6 +68,9 @@ def ope(
     clip: _Clip = None,
     open_bandit: _OpenBandit = None,
     like: _Like = None,
+    last: Annotated[
+        int | None, typer.Option(min=1, help="Only the newest so many searches of the log.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Estimate from a log what another policy would have earned per search.
@@ -83,10 +85,10 @@ def ope(
     else:
         settings = _settings(config, data)
         logged = settings if logged_config is None else _settings(logged_config, data)
-        with _bar(Console(stderr=True)) as bar:
-            beliefs = _snapshot(settings, snapshot)
-            target = TargetPolicy(policy or "thompson", settings, beliefs, draws=draws, seed=seed)
-            found = _of_decisions(logged, target, confidence, clip, bar)
+        beliefs = _snapshot(settings, snapshot)
+        target = TargetPolicy(policy or "thompson", settings, beliefs, draws=draws, seed=seed)
+        with Bars() as bars:
+            found = _of_decisions(logged, target, confidence, clip, last, bars)
     if as_json:
         typer.echo(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
     else:
@@ -101,7 +103,11 @@ def _settings(file: Path | None, data: Path | None) -> OrchestratorSettings:
 
 
 def _snapshot(settings: OrchestratorSettings, version: int | None) -> Versioned:
-    return snapshot_of(settings, DirectoryRegistry(settings.data_dir / "registry"), version)
+    storage = open_decisions(settings)
+    try:
+        return snapshot_of(settings, storage.registry, version)
+    finally:
+        storage.close()
 
 
 def _of_decisions(
@@ -109,18 +115,19 @@ def _of_decisions(
     target: TargetPolicy,
     confidence: float,
     clip: float | None,
-    bar: Progress,
+    last: int | None,
+    bars: Bars,
 ) -> Assessment:
-    reading = bar.add_task("read the log", total=None)
-    log = open_decisions(settings)
+    bars.show("read the log", 0.0)
+    storage = open_decisions(settings)
     try:
-        logged = read_decisions(log, settings)
+        logged = read_decisions(storage.log, settings)
     finally:
-        log.close()
-    bar.update(reading, total=1.0, completed=1.0)
-    asking = bar.add_task(f"ask {target.name}", total=1.0)
+        storage.close()
+    bars.show("read the log", 1.0)
+    decisions = logged.decisions if last is None else logged.decisions[-last:]
     sample = make_sample(
-        logged.decisions, target, progress=lambda share: bar.update(asking, completed=share)
+        decisions, target, progress=lambda share: bars.show(f"ask {target.name}", share)
     )
     return assess(
         sample, target=target.name, confidence=confidence, clip=clip, skipped=logged.skipped
@@ -137,9 +144,3 @@ def _of_open_bandit(
     sample = open_bandit_sample(log, target)
     name = target if isinstance(target, str) else f"the policy of {like}"
     return assess(sample, target=name, confidence=confidence, clip=clip, skipped=log.skipped)
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
-    )

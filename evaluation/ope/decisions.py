@@ -10,15 +10,17 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from forage.errors import FailedPreconditionError, InvalidArgumentError, StartupError
+from forage.lease import FileLease
 from forage.log import EventLog, Record, Stream, Topic
+from forage.log.engines import Storage, open_storage
 from forage.log.interactions import reward as worth
 from forage.log.sqlite import SqliteEventLog
+from forage.registry import DirectoryRegistry
 from forage.v1 import decision_pb2, feedback_service_pb2, plan_pb2
 from orchestrator.bandit import Action, Engagement, PlanContext
 from orchestrator.bandit.arrays import FloatArray
@@ -89,15 +91,19 @@ class DecisionLog:
     skipped: Mapping[str, int]
 
 
-def open_decisions(settings: OrchestratorSettings) -> EventLog:
-    """Open the configured log for reading; raises `StartupError` if there is none."""
+def open_decisions(settings: OrchestratorSettings) -> Storage:
+    """Open the configured log and registry for reading; raises `StartupError` if there is none."""
     scheme, _, file = settings.log_url.partition(":")
     if scheme != "sqlite" or not file:
-        raise StartupError(f"log_url: '{settings.log_url}' is not supported; allowed: sqlite:FILE")
-    path = Path(settings.data_dir) / file
+        return open_storage(settings)
+    path = settings.data_dir / file
     if not path.is_file():
         raise StartupError(f"event log {path}: there is no such file; allowed: a folder with a log")
-    return SqliteEventLog.open(path, read_only=True)
+    log = SqliteEventLog.open(path, read_only=True)
+    folder = path.parent
+    return Storage(
+        log, DirectoryRegistry(folder / "registry"), FileLease(folder / "leases"), log.close
+    )
 
 
 def read_decisions(log: EventLog, settings: OrchestratorSettings) -> DecisionLog:

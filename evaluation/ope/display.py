@@ -52,7 +52,11 @@ def _diagnostics(found: Diagnostics) -> list[tuple[str, str]]:
         )
     lines += [
         ("full pulls", f"{found.full_pulls:,}"),
-        ("reward as logged", f"{found.logged_reward:.4f} per row"),
+        (
+            "reward as logged",
+            f"{found.logged_reward:.4f} per row; {found.halves[0]:.4f} in the first half,"
+            f" {found.halves[1]:.4f} in the second",
+        ),
     ]
     if found.target_cost is not None and found.logged_cost is not None:
         cost = f"{found.target_cost:.2f} units of the target, {found.logged_cost:.2f} as logged"

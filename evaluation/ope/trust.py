@@ -8,10 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.ope.estimators import PSEUDO_INVERSE, REPLAY, Estimate
+from evaluation.ope.estimators import (
+    CLIPPED_IPS,
+    DOUBLY_ROBUST,
+    IPS,
+    PSEUDO_INVERSE,
+    REPLAY,
+    Estimate,
+)
 from evaluation.ope.sample import Sample
 from orchestrator.bandit.arrays import FloatArray
 
+_CONSTANT = frozenset({IPS, CLIPPED_IPS, DOUBLY_ROBUST})
+"""The estimators whose intervals, or weights of rows, take the target's value as constant."""
 _ERRORS = 4.0
 """Standard errors by which weights must miss a mean of 1 before that is held against them."""
 
@@ -89,6 +98,8 @@ class Diagnostics:
     rows: int
     logged_reward: float
     """Mean reward of the log as it is."""
+    halves: tuple[float, float]
+    """The same of its earlier half and of its later one."""
     weights: WeightDiagnostics
     additive: WeightDiagnostics | None
     """The same of the pseudo-inverse weights; None if there are none."""
@@ -107,6 +118,7 @@ class Diagnostics:
         return cls(
             rows=len(sample.reward),
             logged_reward=float(sample.reward.mean()),
+            halves=_halves(sample.reward),
             weights=WeightDiagnostics.of(sample.weight),
             additive=WeightDiagnostics.of(additive) if len(additive) else None,
             unsupported=_mean(sample.unsupported),
@@ -115,6 +127,11 @@ class Diagnostics:
             target_cost=_mean(sample.target_cost),
             logged_cost=_mean(sample.logged_cost),
         )
+
+
+def _halves(values: FloatArray) -> tuple[float, float]:
+    half = (len(values) + 1) // 2
+    return float(values[:half].mean()), float(values[-half:].mean())
 
 
 def _mean(values: FloatArray) -> float | None:
@@ -127,10 +144,17 @@ def judge(
     """Return the estimates; those that must not be trusted have a reason instead of a value.
 
     The direct method uses no weights, but where weights speak of too few rows it extrapolates.
+    An interval that ends below its beginning proves that no single value fits the whole log.
     """
     judged = []
+    changed = any(e.interval is not None and e.interval.width < 0 for e in estimates)
     for estimate in estimates:
         reason = "" if estimate.refusal else _objection(estimate.estimator, found, rules)
+        if changed and not reason and estimate.estimator in _CONSTANT:
+            reason = (
+                f"rewards changed while the log was written ({found.halves[0]:.4f} in its first"
+                f" half, {found.halves[1]:.4f} in its second): no single value fits all of it"
+            )
         judged.append(estimate.refused(reason) if reason else estimate)
     return tuple(judged)
 

@@ -143,7 +143,7 @@ def test_one_enormous_weight_ends_with_a_refusal(tmp_path):
     [
         (("--data", "nowhere"), 2, "there is no such file"),
         (("--open-bandit", "nowhere"), 2, "there is no such folder"),
-        (("--policy", "best"), 1, "there is no policy 'best'"),
+        (("--policy", "best"), 2, "there is no such file"),
         (("--like", "somewhere"), 1, "--open-bandit"),
         (("--config", "nowhere.yaml"), 2, "nowhere.yaml"),
     ],

@@ -242,13 +242,13 @@ def test_a_missing_log_is_a_start_up_error_and_is_not_created(tmp_path):
 
 def test_an_empty_log_has_no_searches(tmp_path, log):
     settings = configured(data_dir=str(tmp_path))
-    reading = open_decisions(settings)
+    storage = open_decisions(settings)
 
     with pytest.raises(FailedPreconditionError, match="has no searches"):
-        read_decisions(reading, settings)
-    reading.close()
+        read_decisions(storage.log, settings)
+    storage.close()
 
 
-def test_a_log_by_another_engine_is_refused():
-    with pytest.raises(StartupError, match="sqlite:FILE"):
-        open_decisions(configured(log_url="nats://somewhere"))
+def test_a_log_by_an_unknown_engine_is_refused():
+    with pytest.raises(StartupError, match="log_url: 'kafka://somewhere' is not supported"):
+        open_decisions(configured(log_url="kafka://somewhere"))

@@ -35,6 +35,20 @@ def test_a_good_log_is_answered():
     }
 
 
+def test_rewards_that_changed_while_the_log_was_written_refuse_a_single_value():
+    reward = np.repeat([1.0, 0.0], [500, 4_500])
+
+    found = assess(log(5_000, reward=reward), target="drifted")
+
+    assert found.diagnostics.halves == (0.2, 0.0)
+    assert "rewards changed" in found.headline.refusal
+    assert {e.estimator for e in found.estimates if "rewards changed" in e.refusal} == {
+        "IPS",
+        "clipped IPS",
+        "doubly robust",
+    }
+
+
 def test_one_enormous_weight_refuses_all_that_weigh():
     logged = np.full(1_000, 0.5)
     logged[17] = 1e-6
