@@ -1,54 +1,35 @@
-"""The rendered examples, read without helm: what they say is what the services understand."""
+"""Every rendered example, read without helm: what it says is what the services understand."""
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 
 from forage import services
 from forage.catalog.schema import Schema
-from forage.cli.terminal import settings_flags
-from forage.settings import load
+from forage.settings import leaves
+from tests.chart.rendered import (
+    CHART,
+    EXAMPLES,
+    ROOT,
+    effective,
+    manifests,
+    named,
+    only,
+    pods,
+    served,
+    serving,
+)
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "helm/forage"
-EXAMPLES = ("minimal", "production")
-
-
-def manifests(example):
-    files = sorted((CHART / "examples" / example / "rendered").rglob("*.yaml"))
-    return [m for f in files for m in yaml.safe_load_all(f.read_text()) if m]
-
-
-def only(example, kind):
-    (found,) = [m for m in manifests(example) if m["kind"] == kind]
-    return found
-
-
-def pod(example):
-    return only(example, "StatefulSet")["spec"]["template"]["spec"]
-
-
-def effective(example, container, tmp_path):
-    """Load a container's settings from its arguments, as `forage serve` does."""
-    serve, name, *options = container["args"]
-    assert serve == "serve"
-    assert name == container["name"]
-    file = None
-    assignments = []
-    for option in options:
-        flag, _, value = option.partition("=")
-        if flag == "--config":
-            file = tmp_path / Path(value).name
-            file.write_text(only(example, "ConfigMap")["data"][file.name])
-        else:
-            assert flag == "--set"
-            assignments.append(value)
-    flags = settings_flags(assignments)
-    settings = services.find(name).settings
-    return load(name, settings, file=file, flags=flags, environment={}).settings
+WORKDIR = re.findall(r"^WORKDIR (\S+)$", (ROOT / "Dockerfile").read_text(), re.M)[-1]
+ONE_POD = ("minimal", "production")
+EXPECTED = {
+    "minimal": set(services.names()),
+    "bundled": set(services.names()),
+    "production": set(services.names()) - {"exploration"},
+    "replicas": {*services.names(), "indexer"},
+}
 
 
 @pytest.fixture(params=EXAMPLES)
@@ -58,23 +39,21 @@ def example(request):
 
 @pytest.fixture
 def loaded(example, tmp_path):
-    return {c["name"]: effective(example, c, tmp_path) for c in pod(example)["containers"]}
+    return {name: effective(example, c, tmp_path) for name, c, _ in serving(example)}
 
 
 def test_every_container_s_settings_are_valid(example, loaded):
-    expected = {"minimal": set(services.names())}
-    expected["production"] = expected["minimal"] - {"exploration"}
-    assert set(loaded) == expected[example]
+    assert set(loaded) == EXPECTED[example]
 
 
 def test_every_probe_asks_the_port_that_the_service_listens_on(example, loaded):
-    for container in pod(example)["containers"]:
-        server = loaded[container["name"]].server
+    for name, container, _ in serving(example):
+        server = loaded[name].server
         assert server.host == "0.0.0.0"
         assert [p["containerPort"] for p in container["ports"]] == [server.port]
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             how = container[probe]
-            if example == "minimal":
+            if example in ("minimal", "bundled"):
                 assert how["exec"]["command"] == ["python", "check_health.py", str(server.port)]
             else:
                 assert how["grpc"] == {"port": server.port}
@@ -86,75 +65,152 @@ def test_ports_are_valid_and_differ(loaded):
     assert all(1024 <= port <= 65535 for port in ports)
 
 
-def test_the_orchestrator_calls_the_containers_of_its_pod_and_no_other(loaded):
-    mesh = loaded["orchestrator"]
+def test_every_environment_variable_is_a_setting_of_the_service(example):
+    for _, spec in pods(example):
+        for container in spec["containers"]:
+            for variable in container.get("env", []):
+                if variable["name"].startswith("FORAGE_"):
+                    service, *path = variable["name"].removeprefix("FORAGE_").lower().split("__")
+                    settings = services.find(service).settings()
+                    assert ".".join(path) in dict(leaves(settings)), variable["name"]
 
+
+def test_no_secret_is_in_a_manifest(example):
+    for _, spec in pods(example):
+        for container in spec["containers"]:
+            for variable in container.get("env", []):
+                if re.search(r"PASSWORD|CREDS|USER$|TOKEN$", variable["name"]):
+                    assert variable.get("value") in (None, '"$(TOKEN)"')
+    assert not named(example, "Secret")
+
+
+def test_the_orchestrator_calls_every_other_service_and_the_ranker_knows_them(example, loaded):
+    called = [n for n, g in loaded["orchestrator"].generators.items() if g.enabled]
+
+    assert sorted([*called, "orchestrator", "ranker"]) == sorted(EXPECTED[example] - {"indexer"})
+    assert sorted(loaded["ranker"].generators) == sorted(called)
+
+
+def test_pods_have_the_time_to_drain_and_finish(example, loaded):
+    front = loaded["orchestrator"].server
+    for name, _, spec in serving(example):
+        server = loaded[name].server
+        needed_ms = server.drain_delay_ms + server.grace_ms
+        assert server.drain_delay_ms > 0
+        assert spec["terminationGracePeriodSeconds"] * 1000 > needed_ms
+        if example in ONE_POD and name != "orchestrator":
+            # They serve on until the orchestrator of their pod is done.
+            assert server.drain_delay_ms >= front.drain_delay_ms + front.grace_ms
+
+
+def test_what_the_settings_name_is_mounted(example, loaded):
+    for name, container, spec in serving(example):
+        settings = loaded[name]
+        mounts = {m["mountPath"]: m for m in container["volumeMounts"]}
+        assert {m["name"] for m in mounts.values()} <= {
+            *(v["name"] for v in spec["volumes"]),
+            "data",
+        }
+        assert f"{WORKDIR}/{settings.data_dir}" in mounts
+        assert mounts[f"{WORKDIR}/{settings.schema_file.parent}"]["readOnly"]
+        assert settings.schema_file.name in named(example, "ConfigMap")["forage"]["data"]
+        for setting, value in leaves(settings):
+            if re.search(r"\.tls_(ca|cert|key)_file$", setting) and value:
+                assert mounts[f"{WORKDIR}/{value.parent}"]["readOnly"], setting
+        assert "/tmp" in mounts
+
+
+def test_pods_have_no_rights(example):
+    for _, spec in pods(example):
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["serviceAccountName"] in named(example, "ServiceAccount")
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_services_select_pods_of_one_workload_at_ports_that_these_have(example):
+    for service in named(example, "Service").values():
+        selector = service["spec"]["selector"].items()
+        selected = [(labels, s) for labels, s in pods(example) if selector <= labels.items()]
+        ((_, spec),) = selected
+        open_ports = {p["name"]: p["containerPort"] for c in spec["containers"] for p in c["ports"]}
+        for port in service["spec"]["ports"]:
+            assert open_ports[port["targetPort"]] == port["port"]
+
+
+def test_every_network_policy_selects_a_pod_and_every_server_pod_is_selected(example):
+    policies = [p["spec"]["podSelector"] for p in named(example, "NetworkPolicy").values()]
+
+    def selects(selector, labels):
+        expressions = selector.get("matchExpressions", [])
+        return selector["matchLabels"].items() <= labels.items() and all(
+            labels.get(e["key"]) not in e["values"] for e in expressions
+        )
+
+    for labels, spec in pods(example):
+        listens = any("ports" in c for c in spec["containers"])
+        assert sum(selects(selector, labels) for selector in policies) == listens, labels
+    for selector in policies:
+        assert any(selects(selector, labels) for labels, _ in pods(example))
+
+
+def test_a_pod_that_is_not_ready_does_not_hinder_an_upgrade(example):
+    for workload in named(example, "StatefulSet").values():
+        assert workload["spec"]["podManagementPolicy"] == "Parallel"
+
+
+def test_the_catalogue_schema_loads(example, tmp_path):
+    file = tmp_path / "schema.yaml"
+    file.write_text(named(example, "ConfigMap")["forage"]["data"]["catalog.schema.yaml"])
+
+    assert Schema.load(file).name
+
+
+def test_the_golden_files_hold_the_settings_files_as_they_are(example):
+    data = named(example, "ConfigMap")["forage"]["data"]
+
+    files = {f"{served(c)}.yaml": f"{served(c)}.yaml" for _, c, _ in serving(example)}
+    files["catalog.schema.yaml"] = "films.schema.yaml"
+    for key, file in files.items():
+        assert data[key].strip() == (ROOT / "config" / file).read_text().strip(), (
+            "the golden files are old; renew them: make chart-goldens"
+        )
+
+
+@pytest.mark.parametrize("example", ONE_POD, indirect=True)
+def test_in_one_pod_services_are_called_there_and_searched_through_two_services(example, loaded):
+    mesh = loaded["orchestrator"]
     called = {name: g.target for name, g in mesh.generators.items() if g.enabled}
     called["ranker"] = mesh.ranker.target
 
     others = {n: s.server.port for n, s in loaded.items() if n != "orchestrator"}
     assert called == {name: f"127.0.0.1:{port}" for name, port in others.items()}
-
-
-def test_the_ranker_has_features_of_the_generators_that_are_called(loaded):
-    called = [name for name, g in loaded["orchestrator"].generators.items() if g.enabled]
-
-    assert sorted(loaded["ranker"].generators) == sorted(called)
-
-
-def test_the_orchestrator_ends_before_the_others_stop_serving_and_the_pod_waits(example, loaded):
-    front = loaded["orchestrator"].server
-    done_ms = front.drain_delay_ms + front.grace_ms
-
-    longest_ms = max(s.server.drain_delay_ms + s.server.grace_ms for s in loaded.values())
-
-    assert all(s.server.drain_delay_ms >= done_ms for n, s in loaded.items() if n != "orchestrator")
-    assert pod(example)["terminationGracePeriodSeconds"] * 1000 > longest_ms
-
-
-def test_what_the_settings_name_is_mounted(example, loaded):
-    folder = re.findall(r"^WORKDIR (\S+)$", (ROOT / "Dockerfile").read_text(), re.M)[-1]
-
-    for container in pod(example)["containers"]:
-        settings = loaded[container["name"]]
-        mounts = {m["mountPath"]: m for m in container["volumeMounts"]}
-        assert f"{folder}/{settings.data_dir}" in mounts
-        assert mounts[f"{folder}/{settings.schema_file.parent}"]["readOnly"]
-        assert settings.schema_file.name in only(example, "ConfigMap")["data"]
-        assert "/tmp" in mounts
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
-
-
-def test_the_catalogue_schema_loads(example, tmp_path):
-    file = tmp_path / "schema.yaml"
-    file.write_text(only(example, "ConfigMap")["data"]["catalog.schema.yaml"])
-
-    assert Schema.load(file).name
-
-
-def test_the_golden_files_hold_the_settings_files_as_they_are(example, loaded):
-    data = only(example, "ConfigMap")["data"]
-
-    files = {f"{name}.yaml": f"{name}.yaml" for name in loaded}
-    files["catalog.schema.yaml"] = "films.schema.yaml"
-    for key, file in files.items():
-        assert data[key].strip() == (ROOT / "config" / file).read_text().strip(), (
-            "the golden files are old; renew them: deploy/render_examples.sh helm/forage/examples"
-        )
-
-
-def test_services_lead_to_the_orchestrator(example, loaded):
-    for service in (m for m in manifests(example) if m["kind"] == "Service"):
+    for service in named(example, "Service").values():
         (port,) = service["spec"]["ports"]
-        assert port["port"] == loaded["orchestrator"].server.port
         assert port["targetPort"] == "orchestrator"
-
-
-def test_no_second_pod_is_possible(example):
-    schema = json.loads((CHART / "values.schema.json").read_text())
-
-    assert schema["properties"]["replicas"]["maximum"] == 1
     assert only(example, "StatefulSet")["spec"]["replicas"] == 1
+
+
+def test_only_what_can_be_asked_for_outside_is_open_there():
+    (rule,) = named("production", "Ingress")["forage"]["spec"]["rules"]
+    (route,) = named("replicas", "GRPCRoute")["forage"]["spec"]["rules"]
+
+    public = ["forage.v1.SearchService", "forage.v1.FeedbackService"]
+    assert [p["path"] for p in rule["http"]["paths"]] == [f"/{name}" for name in public]
+    assert [m["method"] for m in route["matches"]] == [{"service": name} for name in public]
+    for name in public:
+        service = name.removeprefix("forage.v1.")
+        protos = "".join(p.read_text() for p in (ROOT / "protos/forage/v1").glob("*.proto"))
+        assert f"service {service} {{" in protos
+    assert named("production", "Ingress")["forage"]["spec"]["tls"] == [
+        {"hosts": [rule["host"]], "secretName": "search-example-com"}
+    ]
 
 
 def test_the_values_schema_knows_every_value_and_refuses_others():
@@ -163,6 +219,7 @@ def test_the_values_schema_knows_every_value_and_refuses_others():
 
     assert set(values) == set(schema["properties"]) - {"global"}
     assert schema["additionalProperties"] is False
+    assert schema["properties"]["replicas"]["maximum"] == 1
     for name, value in values.items():
         known = schema["properties"][name]
         if "properties" in known:
@@ -174,3 +231,8 @@ def test_the_values_have_every_installed_service():
     values = yaml.safe_load((CHART / "values.yaml").read_text())
 
     assert set(values["services"]) == set(services.names())
+
+
+def test_every_example_has_golden_files():
+    assert {p.name for p in (CHART / "examples").iterdir()} == set(EXAMPLES)
+    assert all(manifests(example) for example in EXAMPLES)
