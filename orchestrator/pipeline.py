@@ -261,7 +261,7 @@ class Pipeline:
             settings,
             page_size=request.page_size or self._settings.page_size,
             allowed=allowed,
-            rng=derive_rng(self._settings.plan.seed, query.request_id, "slots"),
+            rng=derive_rng(self._settings.plan.seed, query.request_id, slots.SLOTS),
         )
 
     def _decide(

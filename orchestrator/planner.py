@@ -35,6 +35,7 @@ from orchestrator.bandit.thompson import Objective
 from orchestrator.bandit.traffic import FULL, UNIFORM
 from orchestrator.context import FEATURE_VERSION, FEATURES
 from orchestrator.settings import POLICIES, OrchestratorSettings, PlanSettings
+from orchestrator.slots import EXPLORATION, given_away
 
 LEARNED_POLICIES = ("thompson", "epsilon_greedy", "lints")
 _SOURCES = {UNIFORM: plan_pb2.PLAN_SOURCE_UNIFORM, FULL: plan_pb2.PLAN_SOURCE_FULL}
@@ -171,7 +172,10 @@ class Planner:
             raise InvalidArgumentError(
                 "policy", f"there is no policy '{override}'", allowed=", ".join(POLICIES)
             )
-        context = self._context(phi, masked, self._budget(name, budget_share))
+        # A caller who names a policy gets that policy's plan and nothing else.
+        slot = not override and given_away(self._settings.slots, request_id, seed)
+        reserved = frozenset({EXPLORATION} if slot else ())
+        context = self._context(phi, masked, self._budget(name, budget_share), reserved)
         rng = derive_rng(seed, request_id, "plan")
         choice = versioned.policies[name].choose(context, rng)
         source = self._source(name, override)
@@ -224,7 +228,13 @@ class Planner:
         everything = int(self._cost[:, -1].sum())
         return everything if policy == FULL else int(self._settings.plan.budget * share)
 
-    def _context(self, phi: FloatArray, masked: Mapping[str, str], budget: int) -> PlanContext:
+    def _context(
+        self,
+        phi: FloatArray,
+        masked: Mapping[str, str],
+        budget: int,
+        reserved: frozenset[str],
+    ) -> PlanContext:
         feasible = np.ones(self._cost.shape, dtype=np.bool_)
         for index, name in enumerate(self._generators):
             if name in masked:
@@ -238,10 +248,11 @@ class Planner:
             cost=self._cost,
             budget=budget,
             reasons=masked,
+            reserved=reserved.intersection(self._generators),
         )
 
     def _rebudgeted(self, context: PlanContext, budget: int) -> PlanContext:
-        return self._context(context.phi, context.reasons, budget)
+        return self._context(context.phi, context.reasons, budget, context.reserved)
 
 
 def to_message(planned: Planned, seed: int) -> plan_pb2.Plan:
@@ -258,6 +269,7 @@ def to_message(planned: Planned, seed: int) -> plan_pb2.Plan:
             costs=context.cost[g],
             context=context.phi[g],
             feasible=context.feasible[g],
+            reserved=name in context.reserved,
         )
         for g, name in enumerate(context.generators)
     ]
@@ -297,4 +309,5 @@ def context_of(recorded: plan_pb2.Plan) -> PlanContext:
         cost=np.array([list(c.costs) for c in calls], dtype=np.int64),
         budget=recorded.budget,
         reasons={c.generator: c.infeasible_reason for c in calls if c.infeasible_reason},
+        reserved=frozenset(c.generator for c in calls if c.reserved),
     )

@@ -173,12 +173,12 @@ class LearnerSettings(Settings):
 class ExplorationSlots(Settings):
     """Places on the first page kept for items that the ranker would not show yet."""
 
-    positions: tuple[int, ...] = (5,)
+    positions: tuple[int, ...] = (5, 9)
     """Which positions (from 1) may be given away."""
-    probability: float = Field(default=0.1, ge=0, le=1)
+    probability: float = Field(default=0.2, ge=0, le=1)
     """Chance, per search and position, that it is."""
     pool: int = Field(default=5, ge=1, le=100)
-    """How many of the exploration generator's candidates are drawn from, uniformly."""
+    """How many of the exploration generator's candidates are drawn from, by their scores."""
     user_budget_per_day: int = Field(default=20, ge=0, le=1_000)
     """At most so many per user and day; anonymous users share none."""
 

@@ -7,7 +7,7 @@ target is to be; nothing is modelled a second time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class TargetPolicy:
             request_id=logged.request_id,
             override=name,
         )
-        return planned.context
+        return replace(planned.context, reserved=context.reserved)
 
 
 def snapshot_of(

@@ -25,23 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66orage/v1/plan.proto\x12\tforage.v1\x1a\x1egoogle/protobuf/duration.proto\"\xda\x01\n\x04Plan\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12%\n\x06source\x18\x02 \x01(\x0e\x32\x15.forage.v1.PlanSource\x12%\n\x05\x63\x61lls\x18\x03 \x03(\x0b\x32\x16.forage.v1.PlannedCall\x12\x18\n\x10snapshot_version\x18\x04 \x01(\x04\x12\x0e\n\x06\x62udget\x18\x05 \x01(\r\x12\x0c\n\x04\x63ost\x18\x06 \x01(\r\x12\x15\n\rfeature_names\x18\x07 \x03(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x08 \x01(\t\x12\x0c\n\x04seed\x18\t \x01(\x04\"\xc4\x01\n\x0bPlannedCall\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61n_out\x18\x02 \x01(\r\x12\x19\n\x11infeasible_reason\x18\x03 \x01(\t\x12\x16\n\x0e\x66\x61n_out_levels\x18\x04 \x03(\r\x12\x19\n\x11hit_probabilities\x18\x05 \x03(\x01\x12\x11\n\tutilities\x18\x06 \x03(\x01\x12\r\n\x05\x63osts\x18\x07 \x03(\r\x12\x0f\n\x07\x63ontext\x18\x08 \x03(\x01\x12\x10\n\x08\x66\x65\x61sible\x18\t \x03(\x08\"\xbe\x01\n\x10GeneratorOutcome\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.forage.v1.OutcomeStatus\x12\x0f\n\x07\x66\x61n_out\x18\x03 \x01(\r\x12\x10\n\x08returned\x18\x04 \x01(\r\x12\x0e\n\x06unique\x18\x05 \x01(\r\x12*\n\x07latency\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\"@\n\x0b\x44\x65gradation\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t*\xa4\x01\n\nPlanSource\x12\x1b\n\x17PLAN_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12PLAN_SOURCE_POLICY\x10\x01\x12\x17\n\x13PLAN_SOURCE_UNIFORM\x10\x02\x12\x14\n\x10PLAN_SOURCE_FULL\x10\x03\x12\x18\n\x14PLAN_SOURCE_OVERRIDE\x10\x04\x12\x18\n\x14PLAN_SOURCE_FALLBACK\x10\x05*\xbf\x01\n\rOutcomeStatus\x12\x1e\n\x1aOUTCOME_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17OUTCOME_STATUS_ANSWERED\x10\x01\x12\x1d\n\x19OUTCOME_STATUS_NOT_CHOSEN\x10\x02\x12\x19\n\x15OUTCOME_STATUS_MASKED\x10\x03\x12\x1c\n\x18OUTCOME_STATUS_TIMED_OUT\x10\x04\x12\x19\n\x15OUTCOME_STATUS_FAILED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66orage/v1/plan.proto\x12\tforage.v1\x1a\x1egoogle/protobuf/duration.proto\"\xda\x01\n\x04Plan\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12%\n\x06source\x18\x02 \x01(\x0e\x32\x15.forage.v1.PlanSource\x12%\n\x05\x63\x61lls\x18\x03 \x03(\x0b\x32\x16.forage.v1.PlannedCall\x12\x18\n\x10snapshot_version\x18\x04 \x01(\x04\x12\x0e\n\x06\x62udget\x18\x05 \x01(\r\x12\x0c\n\x04\x63ost\x18\x06 \x01(\r\x12\x15\n\rfeature_names\x18\x07 \x03(\t\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x08 \x01(\t\x12\x0c\n\x04seed\x18\t \x01(\x04\"\xd6\x01\n\x0bPlannedCall\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61n_out\x18\x02 \x01(\r\x12\x19\n\x11infeasible_reason\x18\x03 \x01(\t\x12\x16\n\x0e\x66\x61n_out_levels\x18\x04 \x03(\r\x12\x19\n\x11hit_probabilities\x18\x05 \x03(\x01\x12\x11\n\tutilities\x18\x06 \x03(\x01\x12\r\n\x05\x63osts\x18\x07 \x03(\r\x12\x0f\n\x07\x63ontext\x18\x08 \x03(\x01\x12\x10\n\x08\x66\x65\x61sible\x18\t \x03(\x08\x12\x10\n\x08reserved\x18\n \x01(\x08\"\xbe\x01\n\x10GeneratorOutcome\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.forage.v1.OutcomeStatus\x12\x0f\n\x07\x66\x61n_out\x18\x03 \x01(\r\x12\x10\n\x08returned\x18\x04 \x01(\r\x12\x0e\n\x06unique\x18\x05 \x01(\r\x12*\n\x07latency\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\"@\n\x0b\x44\x65gradation\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t*\xa4\x01\n\nPlanSource\x12\x1b\n\x17PLAN_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12PLAN_SOURCE_POLICY\x10\x01\x12\x17\n\x13PLAN_SOURCE_UNIFORM\x10\x02\x12\x14\n\x10PLAN_SOURCE_FULL\x10\x03\x12\x18\n\x14PLAN_SOURCE_OVERRIDE\x10\x04\x12\x18\n\x14PLAN_SOURCE_FALLBACK\x10\x05*\xbf\x01\n\rOutcomeStatus\x12\x1e\n\x1aOUTCOME_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17OUTCOME_STATUS_ANSWERED\x10\x01\x12\x1d\n\x19OUTCOME_STATUS_NOT_CHOSEN\x10\x02\x12\x19\n\x15OUTCOME_STATUS_MASKED\x10\x03\x12\x1c\n\x18OUTCOME_STATUS_TIMED_OUT\x10\x04\x12\x19\n\x15OUTCOME_STATUS_FAILED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'forage.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PLANSOURCE']._serialized_start=747
-  _globals['_PLANSOURCE']._serialized_end=911
-  _globals['_OUTCOMESTATUS']._serialized_start=914
-  _globals['_OUTCOMESTATUS']._serialized_end=1105
+  _globals['_PLANSOURCE']._serialized_start=765
+  _globals['_PLANSOURCE']._serialized_end=929
+  _globals['_OUTCOMESTATUS']._serialized_start=932
+  _globals['_OUTCOMESTATUS']._serialized_end=1123
   _globals['_PLAN']._serialized_start=68
   _globals['_PLAN']._serialized_end=286
   _globals['_PLANNEDCALL']._serialized_start=289
-  _globals['_PLANNEDCALL']._serialized_end=485
-  _globals['_GENERATOROUTCOME']._serialized_start=488
-  _globals['_GENERATOROUTCOME']._serialized_end=678
-  _globals['_DEGRADATION']._serialized_start=680
-  _globals['_DEGRADATION']._serialized_end=744
+  _globals['_PLANNEDCALL']._serialized_end=503
+  _globals['_GENERATOROUTCOME']._serialized_start=506
+  _globals['_GENERATOROUTCOME']._serialized_end=696
+  _globals['_DEGRADATION']._serialized_start=698
+  _globals['_DEGRADATION']._serialized_end=762
 # @@protoc_insertion_point(module_scope)

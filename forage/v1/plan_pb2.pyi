@@ -165,12 +165,17 @@ class PlannedCall(_message.Message):
     COSTS_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     FEASIBLE_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     generator: _builtins.str
     """The generator's name."""
     fan_out: _builtins.int
     """How many candidates to ask for. 0: do not call."""
     infeasible_reason: _builtins.str
     """Why the generator could not be chosen. Empty if it could."""
+    reserved: _builtins.bool
+    """Whether a place on the page was kept for what it finds: it is called at the least even if the
+    policy would not, where mask and budget allow it. Part of the context, not of the choice.
+    """
     @_builtins.property
     def fan_out_levels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The fan-outs that could be chosen, ascending."""
@@ -207,10 +212,11 @@ class PlannedCall(_message.Message):
         costs: _abc.Iterable[_builtins.int] | None = ...,
         context: _abc.Iterable[_builtins.float] | None = ...,
         feasible: _abc.Iterable[_builtins.bool] | None = ...,
+        reserved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "costs", b"costs", "fan_out", b"fan_out", "fan_out_levels", b"fan_out_levels", "feasible", b"feasible", "generator", b"generator", "hit_probabilities", b"hit_probabilities", "infeasible_reason", b"infeasible_reason", "utilities", b"utilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "costs", b"costs", "fan_out", b"fan_out", "fan_out_levels", b"fan_out_levels", "feasible", b"feasible", "generator", b"generator", "hit_probabilities", b"hit_probabilities", "infeasible_reason", b"infeasible_reason", "reserved", b"reserved", "utilities", b"utilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,19 +18,22 @@ from generators.catalog_projection import CatalogProjection
 from generators.engagement_projection import EngagementProjection
 from generators.evidence import Floats
 from generators.exploration.pool import ExplorationIndex
-from generators.exploration.posterior import ItemLearner, Posterior
+from generators.exploration.posterior import ItemLearner, Posterior, Rows
 from generators.exploration.settings import ExplorationSettings
 
 _SECONDS_PER_DAY = 86_400.0
 _LEAST_SHARE = 0.1
 """Reasons that add less than this share of the strongest one are not given."""
+_LEAST_FRESH = 0.01
+_OWED = 0.5
+"""An item that was never shown enough is owed looks while it is younger than one half-life."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Draws:
     """What speaks for each item of the pool; arrays are aligned."""
 
-    pool: npt.NDArray[np.int64]
+    pool: Rows
     relevance: Floats
     mean: Floats
     deviation: Floats
@@ -63,8 +66,10 @@ class _Draws:
 class ExplorationRetriever:
     """Thompson sampling over item posteriors, within what is relevant to the search.
 
-    An item scores relevance × (draw + novelty + freshness). The draw of a seed does not depend on
-    the order in which items arrived, so a rebuilt index answers as the old one.
+    An item scores relevance × (draw + novelty + freshness), and freshness lasts only until the item
+    has had its first looks: what is new is taken at its best, then known by what came of it. The
+    draw of a seed does not depend on the order in which items arrived, so a rebuilt index answers
+    as the old one.
     """
 
     def __init__(self, settings: ExplorationSettings, runtime: Runtime) -> None:
@@ -149,16 +154,12 @@ class ExplorationRetriever:
         index, settings = self._index, self._settings
         pool, relevance = self._pool(query)
         success, exposure, shown = self._learner.counts(index.rows[pool], query.time)
-        low, high = settings.base_rate, settings.popular_rate
         posterior = Posterior.of(
-            low + (high - low) * np.nan_to_num(index.popularity[pool], nan=index.usual_popularity),
+            self._prior(pool),
             strength=settings.prior_strength,
             success=success,
             exposure=exposure,
         )
-        newest = min(index.newest, query.time) if query.time else index.newest
-        age_days = np.maximum(0.0, newest - index.dates[pool]) / _SECONDS_PER_DAY
-        fresh = np.exp2(-age_days / settings.freshness_half_life_days)
         return _Draws(
             pool=pool,
             relevance=relevance,
@@ -166,26 +167,55 @@ class ExplorationRetriever:
             deviation=posterior.deviation,
             drawn=posterior.draw(rng, optimistic=settings.optimistic),
             novelty=settings.novelty_weight / np.sqrt(1.0 + exposure),
-            freshness=settings.freshness_weight * np.nan_to_num(fresh),
+            freshness=settings.freshness_weight * self._fresh(pool, query.time),
             shown=shown,
-            age_days=age_days,
+            age_days=self._age_days(pool, query.time),
         )
 
-    def _pool(self, query: Query) -> tuple[npt.NDArray[np.int64], Floats]:
+    def _pool(self, query: Query) -> tuple[Rows, Floats]:
         """Return the relevant, allowed items and their relevance, in the order of their hashes.
 
         From a pool that is too large a weighted sample is taken, with each item's chance in
         proportion to its relevance (Efraimidis & Spirakis, 2006), by the hash of seed and item.
+        What is owed its first looks is in the sample, unless it would fill more than half of it.
         """
-        relevance = self._index.relevance(query, taste_weight=self._settings.taste_weight)
+        settings = self._settings
+        relevance = self._index.relevance(query, taste_weight=settings.taste_weight)
         pool = np.flatnonzero((relevance > 0) & self._view.filter(query.filters))
-        limit = self._settings.pool_limit
+        limit = settings.pool_limit
         if pool.size > limit:
             uniform = _uniform(self._index.hashes[pool], query.seed)
             keys = np.log(uniform) / relevance[pool]
+            owed = self._fresh(pool, query.time) > _OWED
+            if np.count_nonzero(owed) <= limit // 2:
+                keys[owed] = 0.0
             pool = pool[np.argpartition(-keys, limit)[:limit]]
         pool = pool[np.argsort(self._index.hashes[pool])]
         return pool, relevance[pool]
+
+    def _prior(self, pool: Rows) -> Floats:
+        """Return each item's chance before anybody looked."""
+        index, low, high = self._index, self._settings.base_rate, self._settings.popular_rate
+        popularity = np.nan_to_num(index.popularity[pool], nan=index.usual_popularity)
+        prior: Floats = low + (high - low) * popularity
+        return prior
+
+    def _age_days(self, pool: Rows, time: float) -> Floats:
+        """Return how much older each item is than the newest there can be; NaN if unknown."""
+        newest = min(self._index.newest, time) if time else self._index.newest
+        age: Floats = np.maximum(0.0, newest - self._index.dates[pool]) / _SECONDS_PER_DAY
+        return age
+
+    def _fresh(self, pool: Rows, time: float) -> Floats:
+        """Return how new each item is, in [0, 1]; 0 for those that had their first looks."""
+        settings = self._settings
+        age_days = self._age_days(pool, time)
+        fresh = np.nan_to_num(np.exp2(-age_days / settings.freshness_half_life_days))
+        # Only what is new enough to matter is looked up: pools can be the whole catalogue.
+        new = np.flatnonzero(fresh > _LEAST_FRESH)
+        shown = self._learner.counts(self._index.rows[pool[new]], time)[2]
+        fresh[new[shown >= settings.first_looks]] = 0.0
+        return fresh
 
 
 def _uniform(hashes: npt.NDArray[np.uint64], seed: int) -> Floats:

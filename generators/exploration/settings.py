@@ -24,8 +24,10 @@ class ExplorationSettings(GeneratorSettings):
     """Whether a draw below the posterior mean counts as the mean."""
     novelty_weight: float = Field(default=0.1, ge=0, le=10)
     """Bonus of an item that was never looked at; it shrinks with the root of the looks."""
-    freshness_weight: float = Field(default=0.1, ge=0, le=10)
-    """Bonus of the newest item."""
+    freshness_weight: float = Field(default=3.0, ge=0, le=10)
+    """Bonus of the newest item while it is owed its first looks; 1 is worth a sure success."""
+    first_looks: int = Field(default=10, ge=0, le=10_000)
+    """How many times a new item is owed being shown; then it has no bonus for being new."""
     freshness_half_life_days: float = Field(default=365.0, gt=0, le=36_500)
     """An item older than the newest one by so many days gets half that bonus."""
     taste_weight: float = Field(default=0.5, ge=0, le=10)

@@ -1,20 +1,22 @@
-"""A search must not end empty-handed: a policy that calls nobody is made to call somebody."""
+"""What every policy is held to: a search calls somebody, and whoever a place on the page waits for.
+
+A replacement depends on the context alone, so propensities stay right: the probability of a plan
+that is replaced moves to the plan that replaces it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from orchestrator.bandit.policy import PlanChoice, PlanContext, Policy
+from orchestrator.bandit.policy import PlanChoice, PlanContext, Policy, instead
 from orchestrator.bandit.propensity import Action, Distribution
 
 
 class CallSomething:
-    """Any policy, except that the empty plan becomes the smallest call of the first generator.
+    """Any policy, held to its obligations.
 
-    The replacement depends on the context alone, so propensities stay right: the empty plan's
-    probability moves to the plan that replaces it.
+    Reserved generators that it leaves out are called at their smallest level, if mask and budget
+    allow it; the empty plan becomes the smallest call of the first generator.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -23,27 +25,35 @@ class CallSomething:
         self.exact = policy.exact
 
     def choose(self, context: PlanContext, rng: np.random.Generator) -> PlanChoice:
-        """Choose as the policy does, but not nothing, if something is feasible."""
+        """Choose as the policy does, then add the calls that must be made."""
         choice = self._policy.choose(context, rng)
-        action = _something(context, choice.action)
-        if action == choice.action:
-            return choice
-        fan_outs = {
-            name: context.levels.fan_outs[level]
-            for name, level in zip(context.generators, action, strict=True)
-        }
-        return replace(choice, action=action, fan_outs=fan_outs, cost=context.total_cost(action))
+        return instead(choice, context, _held(context, choice.action))
 
     def distribution(
         self, context: PlanContext, rng: np.random.Generator, draws: int
     ) -> Distribution:
-        """Return the policy's distribution with the empty plan's share moved."""
+        """Return the policy's distribution with the shares of replaced plans moved."""
         inner = self._policy.distribution(context, rng, draws)
         moved: dict[Action, float] = {}
         for action, share in inner.frequencies.items():
-            something = _something(context, action)
-            moved[something] = moved.get(something, 0.0) + share
+            held = _held(context, action)
+            moved[held] = moved.get(held, 0.0) + share
         return Distribution(moved, inner.draws)
+
+
+def _held(context: PlanContext, action: Action) -> Action:
+    return _reserved(context, _something(context, action))
+
+
+def _reserved(context: PlanContext, action: Action) -> Action:
+    for generator, name in enumerate(context.generators):
+        if name not in context.reserved or action[generator]:
+            continue
+        for level in np.flatnonzero(context.feasible[generator])[1:2].tolist():
+            more = (*action[:generator], level, *action[generator + 1 :])
+            if context.total_cost(more) <= context.budget:
+                action = more
+    return action
 
 
 def _something(context: PlanContext, action: Action) -> Action:

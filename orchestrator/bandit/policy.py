@@ -7,7 +7,7 @@ context masks, and it never spends more than the context's budget.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -55,6 +55,8 @@ class PlanContext:
     """The most the plan may cost, in the same units."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a generator is (partly) masked, such as `breaker_open`, by generator."""
+    reserved: frozenset[str] = frozenset()
+    """Generators that a place on the page is kept for: called at the least, as far as possible."""
 
     def __post_init__(self) -> None:
         shape = (len(self.generators), self.levels.count)
@@ -142,6 +144,17 @@ class Policy(Protocol):
     ) -> Distribution:
         """Return how likely each action is; an exact policy ignores `rng` and `draws`."""
         ...
+
+
+def instead(choice: PlanChoice, context: PlanContext, action: Action) -> PlanChoice:
+    """Return the choice with another action, and what was believed unchanged."""
+    if action == choice.action:
+        return choice
+    fan_outs = {
+        name: context.levels.fan_outs[level]
+        for name, level in zip(context.generators, action, strict=True)
+    }
+    return replace(choice, action=action, fan_outs=fan_outs, cost=context.total_cost(action))
 
 
 def plan_choice(

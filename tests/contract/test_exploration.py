@@ -128,6 +128,20 @@ class TestExploration(RetrieverContract):
         show(bench, ["film:new"], times=20)
         assert times_first() < at_first / 2
 
+    def test_what_is_new_leads_until_it_had_its_first_looks(self, bench: Bench) -> None:
+        def lead() -> int:
+            queries = [Query(filters=FILMS, seed=seed, time=NOW) for seed in range(40)]
+            return sum(bench.retrieve(q, limit=1).hits[0].item_id == "film:new" for q in queries)
+
+        attributes = {"title": (Value("Paper Comet"),), "released": (Value(NOW),)}
+        bench.upsert(Item("film:new", "film", attributes))
+
+        assert lead() == 40
+        show(bench, ["film:new"], times=9)
+        assert lead() == 40
+        show(bench, ["film:new"], times=1, time=NOW + 1)
+        assert lead() < 20
+
     def test_draws_get_closer_together_as_an_item_is_shown(self, bench: Bench) -> None:
         def spread() -> float:
             return float(
@@ -196,6 +210,23 @@ def test_a_large_pool_is_sampled_anew_with_every_seed(tmp_path: Path) -> None:
 
     assert {retrieval.scanned for retrieval in found} == {20}
     assert {i for retrieval in found for i in ids(retrieval.hits)} == set(bench.items)
+
+
+def test_what_is_owed_looks_is_in_every_sample_of_a_large_pool(tmp_path: Path) -> None:
+    settings = ExplorationSettings(data_dir=tmp_path, pool_limit=20)
+    bench = Bench(tmp_path, lambda _, runtime: ExplorationRetriever.open(settings, runtime))
+    new = {f"film:new-{n}": f"Paper Comet {n}" for n in range(5)}
+    dated = {"released": (Value(NOW),)}
+    bench.upsert(
+        *catalog.items(),
+        *(Item(i, "film", {"title": (Value(t),), **dated}) for i, t in new.items()),
+    )
+    bench.start()
+
+    found = [bench.retrieve(Query(seed=seed, time=NOW), limit=200) for seed in range(10)]
+    bench.close()
+
+    assert all(set(new) <= set(ids(retrieval.hits)) for retrieval in found)
 
 
 def test_the_fixture_catalogue_has_the_items_of_these_tests() -> None:

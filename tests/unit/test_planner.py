@@ -14,9 +14,11 @@ from forage.errors import InvalidArgumentError
 from forage.v1 import plan_pb2
 from orchestrator import planner
 from orchestrator.bandit import Learner, Safeguard, Snapshot
+from orchestrator.context import FEATURES
 from orchestrator.learning import bandit_settings
 from orchestrator.planner import Planner, Versioned, replay, to_message
 from orchestrator.settings import POLICIES, OrchestratorSettings
+from orchestrator.slots import given_away
 from tests.unit.orchestrator_decisions import NAMES, configured, phi, prior
 
 SETTINGS = configured(plan={"uniform_share": 0.1, "full_share": 0.05, "propensity_draws": 64})
@@ -257,6 +259,70 @@ def test_the_parameters_of_a_snapshot_are_those_it_was_learned_with():
         assert later.choice.action == tuple(
             SETTINGS.plan.fan_outs.index(c.fan_out) for c in plan.calls
         )
+
+
+WITH_SLOTS = OrchestratorSettings.model_validate(
+    {
+        "plan": {"uniform_share": 0.1, "full_share": 0.05, "budget": 60},
+        "slots": {"probability": 0.4},
+    }
+)
+SLOTTED = Versioned.of(1, Learner(bandit_settings(WITH_SLOTS)).snapshot())
+
+
+def wide(seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).random((len(WITH_SLOTS.generators), len(FEATURES)))
+    values[:, 0] = 1.0
+    return values
+
+
+@given(
+    st.integers(0, 1_000),
+    st.sampled_from([1.0, 0.4]),
+    st.sampled_from([{}, {"exploration": "BREAKER_OPEN"}]),
+)
+@settings(max_examples=80, deadline=None)
+def test_a_search_with_a_slot_asks_exploration_and_is_decided_again(seed, share, masked):
+    planner_, name = Planner(WITH_SLOTS), str(seed)
+    planned = planner_.plan(wide(), masked, SLOTTED, request_id=name, budget_share=share)
+    slot = given_away(WITH_SLOTS.slots, name, WITH_SLOTS.plan.seed)
+    asked = planned.choice.fan_outs["exploration"]
+    recorded = to_message(planned, WITH_SLOTS.plan.seed)
+
+    assert planned.context.reserved == ({"exploration"} if slot else set())
+    assert planned.choice.cost <= planned.context.budget
+    least = planned.context.cost[4, 1]
+    if masked:
+        assert asked == 0
+    elif slot and planned.choice.cost + least <= planned.context.budget:
+        assert asked > 0
+    assert replay(recorded, name, SLOTTED) == recorded
+
+
+def test_the_propensity_of_a_plan_with_a_slot_is_how_often_it_is_chosen_given_the_slot():
+    planner_ = Planner(WITH_SLOTS)
+    names = [
+        str(n) for n in range(4_000) if given_away(WITH_SLOTS.slots, str(n), WITH_SLOTS.plan.seed)
+    ]
+    plans = [planner_.plan(wide(), {}, SLOTTED, request_id=n) for n in names]
+    counts = Counter(p.choice.action for p in plans)
+    common, times = counts.most_common(1)[0]
+    planned = next(p for p in plans if p.choice.action == common)
+
+    found = planner_.propensity(planned, "a", 1_000)
+
+    assert all(action[4] for action in counts)
+    assert found.marginals[4, 0] == 0
+    assert found.value == pytest.approx(times / len(names), abs=0.05)
+
+
+def test_a_named_policy_gives_no_slot_a_call_of_its_own():
+    for n in range(40):
+        planned = Planner(WITH_SLOTS).plan(
+            wide(), {}, SLOTTED, request_id=str(n), override="static"
+        )
+        assert planned.choice.fan_outs["exploration"] == 0
+        assert not planned.context.reserved
 
 
 @given(st.integers(0, 1_000), st.sampled_from(POLICIES))

@@ -12,20 +12,25 @@ from hypothesis import strategies as st
 from orchestrator.bandit import derive_rng
 from orchestrator.fusion import Candidate, Evidence
 from orchestrator.settings import ExplorationSlots
-from orchestrator.slots import Placed, reserve
+from orchestrator.slots import Placed, given_away, reserve
 
 SEEDS = 2_000
 
 
-def ranked(size: int, explored: dict[int, int]) -> list[Placed]:
+def ranked(size: int, explored: dict[int, int], worth: dict[int, float] | None = None):
     """Return a list in which the items at some places were found by exploration, at some ranks."""
+    scores = worth or {}
     return [
         Placed(
             Candidate(
                 f"item:{place:02}",
                 provenance=[
                     Evidence(place + 1, "lexical", 1.0),
-                    *([Evidence(explored[place], "exploration", 1.0)] if place in explored else []),
+                    *(
+                        [Evidence(explored[place], "exploration", scores.get(place, 1.0))]
+                        if place in explored
+                        else []
+                    ),
                 ],
             ),
             score=float(-place),
@@ -61,8 +66,50 @@ def test_an_item_is_shown_by_a_slot_as_often_as_its_propensity_says():
         assert count / SEEDS == pytest.approx(0.1, abs=4 * np.sqrt(0.1 * 0.9 / SEEDS))
 
 
+def test_what_is_worth_more_looks_is_drawn_in_proportion():
+    shown: Counter[str] = Counter()
+    worth = {20: 3.0, 25: 1.0, 28: 0.0, 29: -5.0}
+    slots = ExplorationSlots(positions=(5,), probability=1.0, pool=4)
+    for seed in range(SEEDS):
+        before = ranked(30, dict.fromkeys(worth, 1), worth)
+        rng = derive_rng(1, str(seed), "slots")
+        (moved,) = [
+            p
+            for p in reserve(before, slots, page_size=10, allowed=1, rng=rng)
+            if p.exploration_propensity
+        ]
+        shown[moved.candidate.item_id] += 1
+        expected = {"item:20": 0.75, "item:25": 0.25}
+        assert moved.exploration_propensity == expected[moved.candidate.item_id]
+
+    assert shown["item:20"] / SEEDS == pytest.approx(0.75, abs=4 * np.sqrt(0.1875 / SEEDS))
+
+
+@pytest.mark.parametrize("score", [0.0, -1.0, np.inf, np.nan])
+def test_scores_that_say_nothing_give_everybody_the_same_chance(score):
+    worth = {20: score, 25: score}
+    slots = ExplorationSlots(positions=(5,), probability=1.0, pool=5)
+    before = ranked(30, {20: 1, 25: 2}, worth)
+    found = reserve(before, slots, page_size=10, allowed=1, rng=derive_rng(1, "a", "slots"))
+
+    (moved,) = [p for p in found if p.exploration_propensity]
+    assert moved.exploration_propensity == 0.5
+
+
+def test_it_is_known_beforehand_whether_a_slot_is_given_away():
+    settings = ExplorationSlots(positions=(2, 5), probability=0.3)
+    known = []
+    for seed in range(400):
+        rng = derive_rng(1, str(seed), "slots")
+        found = reserve(ranked(30, {20: 1, 25: 2}), settings, page_size=10, allowed=9, rng=rng)
+        known.append(given_away(settings, str(seed), 1))
+        assert known[-1] == any(p.exploration_propensity for p in found)
+
+    assert np.mean(known) == pytest.approx(1 - 0.7**2, abs=0.1)
+
+
 def test_a_pool_smaller_than_its_limit_shares_the_probability():
-    found = placed(explored={15: 1, 16: 2}, probability=1.0, pool=5)
+    found = placed(explored={15: 1, 16: 2}, positions=(5,), probability=1.0, pool=5)
 
     (moved,) = [p for p in found if p.exploration_propensity]
     assert moved.exploration_propensity == 0.5
@@ -70,7 +117,7 @@ def test_a_pool_smaller_than_its_limit_shares_the_probability():
 
 
 def test_the_others_keep_their_order():
-    found = placed(probability=1.0)
+    found = placed(positions=(5,), probability=1.0)
 
     moved = {p.candidate.item_id for p in found if p.exploration_propensity}
     before = order(ranked(30, {}))
