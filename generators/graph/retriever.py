@@ -20,7 +20,7 @@ from generators.graph.engagement import CoEngagement
 from generators.graph.nodes import NodeTable
 from generators.graph.paths import PathFinder
 from generators.graph.relations import RelationIndex, RelationSnapshot
-from generators.graph.seeds import Seeds, seeds_of
+from generators.graph.seeds import SeedGroup, Seeds, seeds_of
 from generators.graph.settings import GraphSettings
 from generators.graph.walk import Floats, Nodes, Walk, soft_and, walk
 
@@ -71,7 +71,9 @@ class GraphRetriever:
 
     Each thing that the query names is walked from on its own, and the walks are joined by a soft
     AND: what is near both of two people comes first. Past choices for the query, example items
-    and the user's history share one more walk, which adds to that.
+    and the user's history share one more walk, which adds to that. So does what others chose
+    together with examples and history, by plain counts: hubs are not discounted there, for how
+    often people choose a thing says that they like it (docs/adr/0015-chosen-together.md).
     """
 
     name = "graph"
@@ -167,15 +169,17 @@ class GraphRetriever:
                 epsilon=settings.epsilon,
                 max_rounds=settings.max_rounds,
             )
+        if seeds.together is not None:
+            yield _chosen_together(graph, seeds.together)
 
     def _joined(
         self, graph: CombinedGraph, seeds: Seeds, walks: Sequence[Walk], nodes: Nodes
     ) -> Floats:
-        """Return the score of each of `nodes`: the soft AND of the named, plus the related."""
+        """Return the score of each of `nodes`: the soft AND of the named, plus all the others."""
         discount = _discount(graph.strength[nodes], self._settings.walk.hub_discount)
         parts = []
-        for group, reached in zip((*seeds.named, *seeds.related), walks, strict=True):
-            part = reached.mass[nodes] * discount
+        for group, reached in zip(seeds.groups, walks, strict=True):
+            part = reached.mass[nodes] * (1.0 if group is seeds.together else discount)
             # Relative to the best that is not itself a seed: a hub leaves little to each.
             others = part.copy()
             others[np.searchsorted(nodes, group.nodes)] = 0.0
@@ -185,7 +189,7 @@ class GraphRetriever:
         if named:
             weights = [group.weight for group in seeds.named]
             total += max(weights) * soft_and(named, weights)
-        for group, part in zip(seeds.related, parts[len(named) :], strict=True):
+        for group, part in zip(seeds.groups[len(named) :], parts[len(named) :], strict=True):
             total += group.weight * part
         popularity = graph.relations.popularity
         known = np.searchsorted(nodes, len(popularity))
@@ -220,6 +224,20 @@ class GraphRetriever:
             for node, score in zip(nodes[places].tolist(), rounded.tolist(), strict=True)
         ]
         return sorted(found, key=lambda entry: (-entry[2], entry[1]))[:limit]
+
+
+def _chosen_together(graph: CombinedGraph, group: SeedGroup) -> Walk:
+    """Return one step from the seeds along what was chosen together, by the edges' weights.
+
+    Mass is the share of all those edges' weight; there is none where nothing was learned yet.
+    """
+    owners, targets, weights = graph.engagement.edges(group.nodes)
+    mass = np.zeros(graph.size)
+    np.add.at(mass, targets, weights * group.weights[owners])
+    mass /= mass.sum() or 1.0
+    distance = np.where(mass > 0, 1, -1).astype(np.int16)
+    distance[group.nodes] = 0
+    return Walk(mass, distance, np.flatnonzero(distance >= 0))
 
 
 def _reached(walks: Sequence[Walk]) -> Nodes:

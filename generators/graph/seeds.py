@@ -31,17 +31,24 @@ class Seeds:
     """One group per thing the query names; an item should be near all of them."""
     related: tuple[SeedGroup, ...]
     """Past choices for the query, example items, history; each adds to the score."""
+    together: SeedGroup | None
+    """Example items and history; what others chose together with them adds to the score."""
     excluded: frozenset[int]
     """Nodes that must not be returned: examples, and history that nobody asked for."""
 
     def __bool__(self) -> bool:
         """Return whether there is anywhere to start."""
-        return bool(self.named or self.related)
+        return bool(self.groups)
+
+    @property
+    def groups(self) -> tuple[SeedGroup, ...]:
+        """All groups: the named, the related, and what is chosen together if there is any."""
+        return (*self.named, *self.related, *((self.together,) if self.together else ()))
 
     @property
     def size(self) -> int:
         """The least number of nodes of a graph that has all seeds."""
-        return 1 + max(int(group.nodes.max()) for group in (*self.named, *self.related))
+        return 1 + max(int(group.nodes.max()) for group in self.groups)
 
 
 def seeds_of(query: Query, settings: GraphSettings, nodes: NodeTable) -> Seeds:
@@ -49,19 +56,22 @@ def seeds_of(query: Query, settings: GraphSettings, nodes: NodeTable) -> Seeds:
     named = _named(query, nodes)
     likes = _known(query.like_item_ids[: settings.history_items], nodes)
     recent = _known(query.user.recent_item_ids[: settings.history_items], nodes)
-    groups = [_group({node: 1.0 for node in likes}, settings.like_weight)]
-    if settings.history_weight:
-        decayed = {node: settings.history_decay**age for age, node in enumerate(recent)}
-        groups.append(_group(decayed, settings.history_weight))
+    liked = {node: 1.0 for node in likes}
+    decayed = {node: settings.history_decay**age for age, node in enumerate(recent)}
+    groups = [_group(liked, settings.like_weight), _group(decayed, settings.history_weight)]
     remembered = nodes.find(query_key(query.normalized)) if query.normalized else None
     if remembered is not None and settings.query_weight:
         groups.append(_group({remembered: 1.0}, settings.query_weight))
+    together = settings.together_weight
+    if named:
+        together = min(together, settings.history_weight)
     asked = {int(node) for group in named for node in group.nodes}
     examples = set(_known(query.like_item_ids, nodes))
     seen = set(_known(query.user.recent_item_ids, nodes)) - asked
     return Seeds(
         named=named,
         related=tuple(group for group in groups if group is not None),
+        together=_group(decayed | liked, together),
         excluded=frozenset(examples | (seen if not named else set())),
     )
 

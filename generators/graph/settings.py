@@ -57,9 +57,12 @@ class GraphSettings(GeneratorSettings):
     """Weight of example items."""
     history_weight: float = Field(default=0.15, ge=0, le=100)
     """Weight of what the user engaged with lately."""
-    history_decay: float = Field(default=0.8, gt=0, le=1)
+    together_weight: float = Field(default=1.0, ge=0, le=100)
+    """Weight of what others chose together with the examples and the user's history; at most
+    that of the history itself where the query names something."""
+    history_decay: float = Field(default=0.95, gt=0, le=1)
     """Each older item of the history counts this much of the one after it."""
-    history_items: int = Field(default=10, ge=1, le=100)
+    history_items: int = Field(default=30, ge=1, le=100)
     """Items of the history that count, and example items that count."""
     popularity_weight: float = Field(default=0.3, ge=0, le=10)
     """An item of popularity 1 scores this much more, relatively, than one of popularity 0."""

@@ -142,6 +142,25 @@ class TestGraphRetriever(RetrieverContract):
         assert "film:a-quiet-orbit" in found
         assert "film:orbit-the-return" not in found
 
+    def test_what_many_chose_with_the_history_comes_before_what_few_did(self, bench: Bench) -> None:
+        films = ("film:iron-harvest-song", "film:copper-moon-rising")
+        for number in range(6):
+            pair = ("film:runners", films[number > 3])
+            chosen(bench, f"together-{number}", NOW + 5 * number, *pair, user=f"u-{number}")
+        query = Query(user=UserContext("u9", ("film:runners",)), time=NOW + 60)
+
+        found = ids(bench.retrieve(query).hits)
+
+        assert found[:2] == list(films)
+
+    def test_history_only_reorders_where_something_is_named(self, bench: Bench) -> None:
+        chosen(bench, "together", NOW, "film:runners", "film:copper-moon-rising", user="u1")
+        slot = Slot("title", "A Quiet Orbit", 1.0, "film:a-quiet-orbit", 0, 3)
+        named = (Interpretation((slot,), "", 1.0),)
+        query = Query(interpretations=named, user=UserContext("u9", ("film:runners",)), time=NOW)
+
+        assert ids(bench.retrieve(query).hits)[0] == "film:a-quiet-orbit"
+
     def test_nothing_to_start_from_finds_nothing(self, shared_bench: Bench) -> None:
         assert shared_bench.retrieve(Query(text="words", normalized="words")).hits == ()
 
