@@ -36,7 +36,8 @@ class StudySettings:
     memory_queries: int = 40
     memory_searches: int = 60
     new_items: int = 20
-    exploration_searches: int = 2_500
+    exploration_searches: int = 6_000
+    """At most: it ends when every new item has its ten impressions."""
     seed: int = 1
 
 
@@ -85,21 +86,22 @@ def _live(
     end = NOW + (warm_up.days + 1) * DAY
     progress("studies", 0.0)
     personal = personalise(world, scene, collection, time=end)
-    learned = learn(
-        world,
-        scene,
-        queries=studies.memory_queries,
-        most_searches=studies.memory_searches,
-        start=end,
-        seed=studies.seed,
-    )
-    progress("studies", 0.4)
+    # Before memory, whose pages show new items too.
     explored = explore(
         world,
         scene,
         warm_up,
         fresh=[item.item_id for item in arrivals],
         searches=studies.exploration_searches,
+        start=end,
+        seed=studies.seed,
+    )
+    progress("studies", 0.6)
+    learned = learn(
+        world,
+        scene,
+        queries=studies.memory_queries,
+        most_searches=studies.memory_searches,
         start=end + DAY,
         seed=studies.seed,
     )

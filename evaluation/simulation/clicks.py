@@ -28,6 +28,14 @@ class ClickModel(Protocol):
         """Return P(click) of each position, given P(click | looked at) in [0, 1]."""
         ...
 
+    def most(self, attraction: Floats) -> Floats:
+        """Return a bound on P(click) of each position over all orders of the items.
+
+        `attraction` is sorted, best first, along its last axis. Weighted by what falls with the
+        position, the sum of the bound is never below that of any order's `probabilities`.
+        """
+        ...
+
     def draw(self, attraction: Floats, rng: np.random.Generator) -> Ints:
         """Return the clicked places, from 0, in the order of the clicks."""
         ...
@@ -49,6 +57,11 @@ class PositionBased:
         clicked: Floats = self.examination(len(attraction)) * attraction
         return clicked
 
+    def most(self, attraction: Floats) -> Floats:
+        """Return examination times attraction: the best order is the sorted one."""
+        most: Floats = self.examination(attraction.shape[-1]) * attraction
+        return most
+
     def draw(self, attraction: Floats, rng: np.random.Generator) -> Ints:
         """Look at every position by its own coin."""
         return np.flatnonzero(rng.random(len(attraction)) < self.probabilities(attraction))
@@ -66,6 +79,10 @@ class Cascade:
         clicked: Floats = attraction * before[: len(attraction)]
         return clicked
 
+    def most(self, attraction: Floats) -> Floats:
+        """Return the attraction, as if nothing was clicked above."""
+        return attraction.copy()
+
     def draw(self, attraction: Floats, rng: np.random.Generator) -> Ints:
         """Return the first attractive place, if there is one."""
         return np.flatnonzero(rng.random(len(attraction)) < attraction)[:1]
@@ -81,7 +98,7 @@ class DynamicBayesian:
 
     perseverance: float = 0.9
     satisfaction: float = 0.7
-    name: str = "dynamic_bayesian"
+    name: str = "dbn"
 
     def probabilities(self, attraction: Floats) -> Floats:
         """Return attraction times the chance that the user reads so far."""
@@ -89,6 +106,11 @@ class DynamicBayesian:
         reach = np.concatenate([[1.0], np.cumprod(onward)[:-1]])
         clicked: Floats = attraction * reach[: len(attraction)]
         return clicked
+
+    def most(self, attraction: Floats) -> Floats:
+        """Return attraction times perseverance, as if nobody was satisfied above."""
+        most: Floats = attraction * self.perseverance ** np.arange(attraction.shape[-1])
+        return most
 
     def draw(self, attraction: Floats, rng: np.random.Generator) -> Ints:
         """Read from the top until satisfied or tired."""
@@ -107,6 +129,10 @@ class Perfect:
     name: str = "perfect"
 
     def probabilities(self, attraction: Floats) -> Floats:
+        """Return the attraction itself."""
+        return attraction.copy()
+
+    def most(self, attraction: Floats) -> Floats:
         """Return the attraction itself."""
         return attraction.copy()
 

@@ -24,9 +24,18 @@ def simulate(
         bool, typer.Option("--invented", help="A small invented catalogue; needs no data.")
     ] = False,
     clicks: Annotated[
-        str, typer.Option(help="position, cascade, dynamic_bayesian or perfect.")
+        str, typer.Option(help="position, cascade, dbn (dynamic Bayesian) or perfect.")
     ] = "position",
+    noise: Annotated[
+        float, typer.Option(min=0, max=0.5, help="P(click | looked at) of unwanted results.")
+    ] = 0.02,
+    delay: Annotated[
+        float, typer.Option(min=0, help="Mean seconds until feedback arrives (exponential).")
+    ] = 0.0,
     drift: Annotated[bool, typer.Option(help="Also measure recovery after changes.")] = True,
+    robustness: Annotated[
+        bool, typer.Option(help="Also compare for other clicks, noise and delay.")
+    ] = False,
 ) -> None:
     """Simulate users on the mixed film traffic; draw the curves and check the targets.
 
@@ -40,7 +49,14 @@ def simulate(
     if clicks not in CLICK_MODELS:
         raise typer.BadParameter(f"'{clicks}'; allowed: {', '.join(CLICK_MODELS)}")
     settings = RunSettings(
-        requests=requests, seeds=seeds, invented=invented, clicks=clicks, drift=drift
+        requests=requests,
+        seeds=seeds,
+        invented=invented,
+        clicks=clicks,
+        drift=drift,
+        noise=noise,
+        delay_s=delay,
+        robustness=robustness,
     )
     began = time.monotonic()
     told: dict[str, float] = {}

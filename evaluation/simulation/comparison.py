@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
@@ -21,6 +20,7 @@ from evaluation.simulation.contenders import (
     everything,
     measured,
 )
+from evaluation.simulation.oracle import ContextualOracle, OracleContender
 from evaluation.simulation.pages import Pages
 from evaluation.simulation.replay import (
     Change,
@@ -37,6 +37,9 @@ from orchestrator.settings import OrchestratorSettings
 
 LEARNED = "thompson"
 ORACLE = "class oracle"
+"""The product's model, taught by full pulls of other traffic of the same needs."""
+CONTEXTUAL = "contextual oracle"
+"""The best plan of every need; see `oracle`."""
 BEST_PLAN = "best plan"
 BEST_MIX = "best mix"
 EVERYTHING = "call everything"
@@ -58,6 +61,8 @@ class ComparisonSettings:
     """Static plans that are ranked to find the best in hindsight."""
     hindsight_requests: int = 600
     """Requests of the same traffic that they are ranked on."""
+    oracle_pages: int = 100
+    """Plans that the contextual oracle ranks per need, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,8 @@ class Comparison:
     held_out: Sequence[np.ndarray]
     """Per seed, which requests ask a need that nothing was trained on."""
     hindsight: Hindsight
+    exact: float
+    """Share of the needs whose best plan is proven to be the contextual oracle's."""
 
 
 class Comparer:
@@ -154,12 +161,12 @@ class Comparer:
         It is taught by full pulls of `passes` times another stream of the same traffic, and so
         knows what contexts and model class allow before the first request.
         """
-        with PlannerContender(self.settings, name="teacher", override="full") as teacher:
-            for number in range(passes):
-                stream = self.stream(seed)
-                later = stream.times + number * (stream.times[-1] - stream.times[0] + 1)
-                self.replay(seed).run(teacher, Stream(stream.questions, later), changes)
-            return teacher.snapshot()
+        teacher = PlannerContender(self.settings, name="teacher", override="full")
+        for number in range(passes):
+            stream = self.stream(seed)
+            later = stream.times + number * (stream.times[-1] - stream.times[0] + 1)
+            self.replay(seed).run(teacher, Stream(stream.questions, later), changes)
+        return teacher.snapshot()
 
     def greedy(self, snapshot: Snapshot) -> PlannerContender:
         """Return the contender that plans for what a snapshot expects, and never explores."""
@@ -222,20 +229,23 @@ class Comparer:
         held_out = []
         out = np.array([q.held_out for q in self.scene.questions])
         taught = self.oracle(world, seed=0)
+        best = ContextualOracle(
+            self.pages, self.settings, self.replay(0), most_pages=self.options.oracle_pages
+        )
         for number, seed in enumerate(self.options.seeds):
             stream = self.stream(seed)
             held_out.append(out[stream.questions])
-            with ExitStack() as stack:
-                rivals = [*self.contenders(hindsight, seed=seed)]
-                rivals.append(self.greedy(taught))
-                for rival in rivals:
-                    if isinstance(rival, PlannerContender):
-                        stack.enter_context(rival)
-                for place, rival in enumerate(rivals, 1):
-                    trace = self.replay(seed).run(rival, stream, world)
-                    traces.setdefault(rival.name, []).append(trace)
-                    done = (number + place / len(rivals)) / len(self.options.seeds)
-                    self._progress("contenders", done)
+            rivals = [*self.contenders(hindsight, seed=seed), self.greedy(taught)]
+            for place, rival in enumerate(rivals, 1):
+                trace = self.replay(seed).run(rival, stream, world)
+                traces.setdefault(rival.name, []).append(trace)
+                done = (number + place / len(rivals)) / len(self.options.seeds)
+                self._progress("contenders", done)
+        self._progress("contextual oracle", 0.0)
+        ideal = OracleContender(best, self.settings, traces, self.scene.questions, name=CONTEXTUAL)
+        traces[CONTEXTUAL] = [
+            self.replay(seed).run(ideal, self.stream(seed), world) for seed in self.options.seeds
+        ]
         return Comparison(
             settings=self.options,
             generators=tuple(self.settings.generators),
@@ -244,6 +254,7 @@ class Comparer:
             traces=traces,
             held_out=held_out,
             hindsight=hindsight,
+            exact=best.exact,
         )
 
 

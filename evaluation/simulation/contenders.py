@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.simulation.arrivals import MemoryLog
 from evaluation.simulation.pages import Pages, Question
-from evaluation.simulation.replay import Choice, FanOuts, Outcome, Replay, Request, scratch_log
+from evaluation.simulation.replay import Choice, FanOuts, Outcome, Replay, Request
 from forage.log import Record
 from forage.registry import DirectoryRegistry
 from orchestrator.bandit import Snapshot
@@ -53,20 +52,13 @@ class PlannerContender:
         self._override = override
         self._settings = settings
         self._planner = Planner(settings)
-        self._stack = ExitStack()
         folder = Path("unused")
-        log = self._stack.enter_context(scratch_log())
-        self._beliefs = _Beliefs(settings, log, DirectoryRegistry(folder), None)
+        self._log = MemoryLog()
+        self._beliefs = _Beliefs(settings, self._log, DirectoryRegistry(folder), None)
         self._learns = frozen is None
         self._versioned = Versioned.of(1, frozen or self._beliefs.snapshot())
         self._published = -np.inf
         self._stale = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def snapshot(self) -> Snapshot:
         """Return what is believed now."""
@@ -91,6 +83,8 @@ class PlannerContender:
     def learn(self, records: Sequence[Record], outcomes: Sequence[Outcome]) -> None:
         """Let the real projection read the records."""
         if self._learns:
+            for record in records:
+                self._log.keep(record)
             self._beliefs.apply(records)
             self._stale = True
 

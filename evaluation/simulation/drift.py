@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from evaluation.simulation.comparison import LEARNED, ORACLE, Comparer
-from evaluation.simulation.contenders import PlannerContender
 from evaluation.simulation.pages import Question
 from evaluation.simulation.replay import Change, Contender, Trace
 
@@ -88,16 +86,13 @@ def recover(
     for seed in comparer.options.seeds:
         stream = comparer.stream(seed, at + after)
         replay = comparer.replay(seed)
-        with ExitStack() as stack:
-            for contender in (comparer.policy(LEARNED), *contenders(seed)):
-                if isinstance(contender, PlannerContender):
-                    stack.enter_context(contender)
-                trace = replay.run(contender, stream, changes)
-                traces.setdefault(contender.name, []).append(trace)
-            parts = [
-                replay.run(stack.enter_context(comparer.greedy(snapshot)), stream, [world])
-                for snapshot, world in zip(taught, worlds, strict=True)
-            ]
+        for contender in (comparer.policy(LEARNED), *contenders(seed)):
+            trace = replay.run(contender, stream, changes)
+            traces.setdefault(contender.name, []).append(trace)
+        parts = [
+            replay.run(comparer.greedy(snapshot), stream, [world])
+            for snapshot, world in zip(taught, worlds, strict=True)
+        ]
         oracles.append(_spliced(parts, at))
     return Recovery(name, at, comparer.settings.plan.price, traces, oracles)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.collections.collection import Collection
 from evaluation.simulation import traffic
@@ -17,7 +18,9 @@ from forage.catalog.item import Item, Value
 from forage.log import Event
 from orchestrator.bandit import derive_rng
 from orchestrator.fusion import Candidate, Evidence
-from orchestrator.slots import EXPLORATION, Placed, reserve
+from orchestrator.slots import EXPLORATION, SLOTS, Placed, given_away, reserve
+
+Floats = NDArray[np.float64]
 
 _FLUSH = 20
 _WANTED = 10
@@ -27,20 +30,35 @@ _WANTED = 10
 class Explored:
     """What reserved slots did for items that nobody had seen."""
 
-    new_items: int
-    searches: int
     impressions: tuple[int, ...]
     """Per new item, in order of their ids, after all searches."""
     ten: tuple[float, ...]
     """Search at which each got its tenth impression; infinite if it did not."""
-    ndcg: float
-    ndcg_without: float
+    slots: float
+    """Slots given away per search."""
+    ndcg: Floats
+    """nDCG@10 of every search."""
+    without: Floats
     """The same searches without reserved slots."""
 
     @property
-    def cost(self) -> float:
-        """Share of nDCG@10 that the slots cost."""
-        return 1 - self.ndcg / self.ndcg_without
+    def searches(self) -> int:
+        """How many searches there were: all that were allowed, or until every item had ten."""
+        return len(self.ndcg)
+
+    @property
+    def share(self) -> float:
+        """Share of the slots that went to new items."""
+        return sum(self.impressions) / max(1.0, self.slots * self.searches)
+
+    @property
+    def expected(self) -> float:
+        """Searches that S new items need for ten impressions each, if all get equally many.
+
+        10 S / (slots per search x share of the slots that new items get): what arrives last, or is
+        relevant to little that is asked, takes longer.
+        """
+        return _WANTED * len(self.ten) / max(1e-9, self.slots * self.share)
 
 
 def new_items(collection: Collection, number: int, *, time: float, seed: int) -> list[Item]:
@@ -80,13 +98,16 @@ def explore(
     start: float,
     seed: int,
 ) -> Explored:
-    """Serve traffic with the real exploration generator and the real reserved slots."""
+    """Serve traffic with the real exploration generator and slots until all have ten impressions.
+
+    At most `searches` are served. Every page is what the static plan shows; as in the planner, a
+    search with a slot asks exploration for its smallest list.
+    """
     pages = scene.pages(world.settings)
-    full = (world.settings.plan.fan_outs[-1],) * len(world.settings.generators)
-    everyone = np.ones(len(scene.questions), bool)
+    plan = tuple(world.settings.plan.static.get(g, 0) for g in world.settings.generators)
     arriving = traffic.stream(
         scene.topics(),
-        everyone,
+        np.ones(len(scene.questions), bool),
         searches,
         start=start,
         mix=warm_up.mix,
@@ -96,15 +117,17 @@ def explore(
     shown = dict.fromkeys(fresh, 0)
     tenth = dict.fromkeys(shown, np.inf)
     events: list[Event] = []
-    ndcg = np.zeros((2, searches))
+    quality: list[tuple[float, float]] = []
+    moved = 0
     for number, (index, time) in enumerate(
         zip(arriving.questions.tolist(), arriving.times.tolist(), strict=True)
     ):
         question = scene.questions[index]
         name = f"explore-{seed}-{number}"
-        page = [question.item_ids[p] for p in pages.page(question, full).shown.tolist()]
+        page = [question.item_ids[p] for p in pages.page(question, plan).shown.tolist()]
         mixed = _with_slots(world, question, page, name, time)
-        ndcg[:, number] = _ndcg(question, mixed), _ndcg(question, page)
+        moved += len(set(mixed) - set(page))
+        quality.append((_ndcg(question, mixed), _ndcg(question, page)))
         for item_id in set(mixed) & shown.keys():
             shown[item_id] += 1
             if shown[item_id] == _WANTED:
@@ -113,14 +136,16 @@ def explore(
         if len(events) >= _FLUSH:
             world.append(events)
             events = []
+        if min(shown.values(), default=0) >= _WANTED:
+            break
     world.append(events)
+    ndcg = np.array(quality)
     return Explored(
-        new_items=len(fresh),
-        searches=searches,
         impressions=tuple(shown.values()),
         ten=tuple(tenth.values()),
-        ndcg=float(ndcg[0].mean()),
-        ndcg_without=float(ndcg[1].mean()),
+        slots=moved / len(quality),
+        ndcg=ndcg[:, 0],
+        without=ndcg[:, 1],
     )
 
 
@@ -128,22 +153,23 @@ def _with_slots(
     world: World, question: Question, page: list[str], name: str, time: float
 ) -> list[str]:
     """Return the page after the orchestrator has reserved its slots on it."""
-    plan = world.settings.plan
+    plan, settings = world.settings.plan, world.settings.slots
+    if not given_away(settings, name, plan.seed):
+        return page
     rng = derive_rng(plan.seed, name, "generators")
     query = replace(question.query, time=time, request_id=name, seed=int(rng.integers(2**63)))
-    hits = world.retrieve(query, {EXPLORATION: plan.fan_outs[-1]})[EXPLORATION].hits
+    hits = world.retrieve(query, {EXPLORATION: plan.fan_outs[1]})[EXPLORATION].hits
     ranked = [Placed(Candidate(item_id), 1.0) for item_id in page]
     for rank, hit in enumerate(hits, 1):
         if hit.item_id not in page:
             proposal = Evidence(rank, EXPLORATION, hit.score)
             ranked.append(Placed(Candidate(hit.item_id, 0.0, [proposal]), 0.0))
-    settings = world.settings.slots
     placed = reserve(
         ranked,
         settings,
         page_size=len(page),
         allowed=len(settings.positions),
-        rng=derive_rng(plan.seed, name, "slots"),
+        rng=derive_rng(plan.seed, name, SLOTS),
     )
     return [p.candidate.item_id for p in placed[: len(page)]]
 

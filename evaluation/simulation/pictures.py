@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from evaluation.simulation.comparison import EVERYTHING, LEARNED, ORACLE, Comparison
+from evaluation.simulation.comparison import CONTEXTUAL, EVERYTHING, LEARNED, ORACLE, Comparison
 from evaluation.simulation.replay import Trace
 
 mpl.use("Agg")
@@ -69,16 +69,16 @@ def draw(comparison: Comparison, folder: Path) -> None:
 
 
 def _regret(comparison: Comparison, requests: Floats, folder: Path) -> None:
-    oracle = comparison.traces[ORACLE]
+    oracle = comparison.traces[CONTEXTUAL]
     with picture(
         folder,
         "regret",
-        title="Cumulative regret against the contextual oracle of the class",
+        title="Cumulative regret against the best plan of every need",
         x="requests",
         y="expected reward net of cost, lost",
     ) as axes:
         for name, traces in comparison.traces.items():
-            if name != ORACLE:
+            if name != CONTEXTUAL:
                 lost = [
                     np.cumsum(best.net(comparison.price) - trace.net(comparison.price))
                     for best, trace in zip(oracle, traces, strict=True)

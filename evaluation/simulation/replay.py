@@ -8,10 +8,9 @@ get the same context and the same reward.
 
 from __future__ import annotations
 
-import tempfile
+import heapq
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -19,14 +18,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.simulation.arrivals import Arrivals, MemoryLog
 from evaluation.simulation.clicks import ClickModel, PositionBased, attraction
 from evaluation.simulation.pages import Page, Pages, Question
 from evaluation.simulation.traffic import Stream
 from evaluation.simulation.warm_up import CLICK, PLAY, feedback_event
 from forage import wire
-from forage.log import EventLog, Record
+from forage.log import Event, Record
 from forage.log import Stream as LogStream
-from forage.log.sqlite import SqliteEventLog
 from forage.retrieval import Query
 from forage.v1 import candidate_pb2, decision_pb2, plan_pb2, query_pb2
 from orchestrator import context
@@ -157,48 +156,43 @@ class Replay:
     def __init__(
         self, pages: Pages, settings: OrchestratorSettings, users: Users, *, seed: int
     ) -> None:
+        self.users = users
         self._pages = pages
         self._settings = settings
-        self._users = users
         self._seed = seed
         self._rewards = np.array([settings.feedback.click, settings.feedback.play])
 
     def run(self, contender: Contender, stream: Stream, changes: Sequence[Change]) -> Trace:
-        """Serve the whole stream; `changes` are in order, the first before request 0."""
-        waiting: deque[tuple[float, list[Record], Outcome]] = deque()
+        """Serve the whole stream; `changes` are in order, the first before request 0.
+
+        A search is in the log at once, its feedback when it arrives: the learner sees both in the
+        order in which a real log would have them.
+        """
+        log = MemoryLog()
+        arrivals = Arrivals(log)
+        history = HistoryProjection(Path("unused"), log, self._settings.feedback)
+        waiting: list[tuple[float, int, Outcome]] = []
         rows: list[tuple[Outcome, float]] = []
         upcoming = deque(changes)
-        with _history(self._settings) as history:
-            for number, (index, time) in enumerate(
-                zip(stream.questions.tolist(), stream.times.tolist(), strict=True)
-            ):
-                while upcoming and upcoming[0].at <= number:
-                    world = upcoming.popleft()
-                self._tell(contender, history, waiting, time)
-                request = self._request(number, time, world, index, history)
-                choice = contender.choose(request)
-                outcome, delay = self._serve(request, choice)
-                waiting.append((time + delay, _records(outcome, self._pages), outcome))
-                rows.append((outcome, self.expected(request.question, outcome.page)))
+        for number, (index, time) in enumerate(
+            zip(stream.questions.tolist(), stream.times.tolist(), strict=True)
+        ):
+            while upcoming and upcoming[0].at <= number:
+                world = upcoming.popleft()
+            if records := arrivals.until(time):
+                history.apply(records)
+                known = []
+                while waiting and waiting[0][0] <= time:
+                    known.append(heapq.heappop(waiting)[2])
+                contender.learn(records, known)
+            request = self._request(number, time, world, index, history)
+            outcome = self._serve(request, contender.choose(request))
+            later = time + self._delay(request)
+            arrivals.add(time, _decision_event(outcome, self._pages))
+            arrivals.add(later, *_feedback_events(outcome, later))
+            heapq.heappush(waiting, (later, number, outcome))
+            rows.append((outcome, self.expected(request.question, outcome.page)))
         return self._trace(contender.name, stream, rows)
-
-    def _tell(
-        self,
-        contender: Contender,
-        history: HistoryProjection,
-        waiting: deque[tuple[float, list[Record], Outcome]],
-        now: float,
-    ) -> None:
-        """Hand over what is known by now, in the order of the searches."""
-        records: list[Record] = []
-        outcomes = []
-        while waiting and waiting[0][0] <= now:
-            _, new, outcome = waiting.popleft()
-            records += new
-            outcomes.append(outcome)
-        if records:
-            history.apply(records)
-            contender.learn(records, outcomes)
 
     def _request(
         self, number: int, time: float, world: Change, index: int, history: HistoryProjection
@@ -209,11 +203,16 @@ class Replay:
         phi = context.features(query, self._pages.generators, history, title=self._pages.title)
         return Request(number, request_id, time, asked, query, phi, world.masked)
 
-    def _serve(self, request: Request, choice: Choice) -> tuple[Outcome, float]:
+    def _delay(self, request: Request) -> float:
+        mean = self.users.delay_s
+        rng = derive_rng(self._seed, request.request_id, "delay")
+        return float(rng.exponential(mean)) if mean else 0.0
+
+    def _serve(self, request: Request, choice: Choice) -> Outcome:
         asked = request.question
         page = self._pages.page(asked, choice.fan_outs)
         rng = derive_rng(self._seed, request.request_id, "user")
-        chance = attraction(asked.grades[page.shown], noise=self._users.noise)
+        chance = attraction(asked.grades[page.shown], noise=self.users.noise)
         satisfied = rng.random(len(chance)) < chance
         clicks = tuple(
             Click(
@@ -222,17 +221,28 @@ class Replay:
                 reward=float(self._rewards[int(satisfied[place])]),
                 position=place + 1,
             )
-            for place in self._users.clicks.draw(chance, rng).tolist()
+            for place in self.users.clicks.draw(chance, rng).tolist()
         )
-        delay = self._users.delay_s
-        return Outcome(request, choice, page, clicks), rng.exponential(delay) if delay else 0.0
+        return Outcome(request, choice, page, clicks)
 
     def expected(self, asked: Question, page: Page) -> float:
         """Return the expected reward of a page, the sum capped at 1."""
-        chance = attraction(asked.grades[page.shown], noise=self._users.noise)
+        chance = attraction(asked.grades[page.shown], noise=self.users.noise)
+        clicked = self.users.clicks.probabilities(chance)
+        return float(np.minimum(1.0, self._credited(chance, clicked)))
+
+    def most(self, chance: FloatArray) -> FloatArray:
+        """Return a bound on the credit of pages, [pages, 10], whose items may yet be reordered.
+
+        Items are sorted by attraction, best first; the bound is not capped at 1.
+        """
+        return self._credited(chance, self.users.clicks.most(chance))
+
+    def _credited(self, chance: FloatArray, clicked: FloatArray) -> FloatArray:
         worth = (1 - chance) * self._rewards[0] + chance * self._rewards[1]
-        discount = np.log2(np.arange(2, 2 + len(chance)))
-        return float(min(1.0, (self._users.clicks.probabilities(chance) * worth / discount).sum()))
+        discount = np.log2(np.arange(2, 2 + chance.shape[-1]))
+        credited: FloatArray = (clicked * worth / discount).sum(axis=-1)
+        return credited
 
     def engaged(self, outcome: Outcome) -> float:
         """Return the share of the full pull's expected engagement that the plan's lists hold.
@@ -242,8 +252,8 @@ class Replay:
         asked = outcome.request.question
         top = self._settings.plan.fan_outs[-1]
         shown = self._pages.page(asked, (top,) * len(self._pages.generators)).shown
-        chance = attraction(asked.grades[shown], noise=self._users.noise)
-        worth = self._users.clicks.probabilities(chance) * (asked.grades[shown] > 0)
+        chance = attraction(asked.grades[shown], noise=self.users.noise)
+        worth = self.users.clicks.probabilities(chance) * (asked.grades[shown] > 0)
         if not worth.any():
             return 1.0
         found = asked.fan_out_ranks(outcome.choice.fan_outs)[:, shown].any(axis=0)
@@ -262,41 +272,15 @@ class Replay:
         )
 
 
-@contextmanager
-def _history(settings: OrchestratorSettings) -> Iterator[HistoryProjection]:
-    with scratch_log() as log:
-        yield HistoryProjection(Path("unused"), log, settings.feedback)
-
-
-@contextmanager
-def scratch_log() -> Iterator[EventLog]:
-    """Yield an empty log: projections want one, though every record is handed to them."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = SqliteEventLog.open(Path(folder) / "log.db")
-        try:
-            yield log
-        finally:
-            log.close()
-
-
-def _records(outcome: Outcome, pages: Pages) -> list[Record]:
-    """Return the search and its feedback as the log would hold them."""
+def _decision_event(outcome: Outcome, pages: Pages) -> Event:
     request = outcome.request
-    sequence = 20 * request.number + 1
-    decision = _decision(outcome, pages)
-    records = [
-        Record(
-            sequence,
-            LogStream.DECISIONS,
-            request.request_id,
-            decision.SerializeToString(),
-            request.time,
-        )
-    ]
-    for place, click in enumerate(outcome.clicks, 1):
-        event = feedback_event(request.request_id, click.item_id, click.kind, request.time)
-        records.append(Record(sequence + place, event.stream, event.key, event.payload, event.time))
-    return records
+    payload = _decision(outcome, pages).SerializeToString()
+    return Event(LogStream.DECISIONS, request.request_id, payload, request.time)
+
+
+def _feedback_events(outcome: Outcome, time: float) -> list[Event]:
+    name = outcome.request.request_id
+    return [feedback_event(name, click.item_id, click.kind, time) for click in outcome.clicks]
 
 
 def _decision(outcome: Outcome, pages: Pages) -> decision_pb2.Decision:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from evaluation.collections.collection import Collection
 from evaluation.simulation.building import Built, StudySettings, build
 from evaluation.simulation.clicks import CLICK_MODELS
-from evaluation.simulation.comparison import ORACLE, Comparer, ComparisonSettings
+from evaluation.simulation.comparison import CONTEXTUAL, Comparer, ComparisonSettings
 from evaluation.simulation.drift import SCENARIOS, Recovery, recover
 from evaluation.simulation.invented import invented_collection
 from evaluation.simulation.needs import film_collection
@@ -24,6 +24,7 @@ from evaluation.simulation.results import (
     study_findings,
     to_json,
 )
+from evaluation.simulation.robustness import Robust, robustness
 from evaluation.simulation.warm_up import Progress, WarmUp
 from orchestrator.settings import OrchestratorSettings
 
@@ -40,6 +41,10 @@ class RunSettings:
     clicks: str = "position"
     drift: bool = True
     noise: float = 0.02
+    delay_s: float = 0.0
+    """Mean of the exponential time until feedback arrives."""
+    robustness: bool = False
+    """Also compare the learned plan with fixed plans for other users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,18 @@ def run(
         *study_findings(built),
     ]
     table = list(rows(comparison))
-    about = {"settings": asdict(settings), "collection": _describe(collection)}
+    about = {
+        "settings": asdict(settings),
+        "collection": _describe(collection),
+        "proven": comparison.exact,
+        "exploration": {
+            "items": len(built.explored.ten),
+            "slots_per_search": built.explored.slots,
+            "share_of_slots": built.explored.share,
+            "expected_searches": built.explored.expected,
+        },
+        "robustness": [asdict(row) for row in _robust(comparer, settings, warm_up, progress)],
+    }
     (out / "results.json").write_text(to_json(found, table, about), encoding="utf-8")
     return Report(table, found)
 
@@ -93,9 +109,18 @@ def comparer_of(
     options = ComparisonSettings(
         requests=settings.requests,
         seeds=tuple(range(1, settings.seeds + 1)),
-        users=Users(CLICK_MODELS[settings.clicks], noise=settings.noise),
+        users=Users(CLICK_MODELS[settings.clicks], settings.noise, settings.delay_s),
     )
     return Comparer(built.scene, OrchestratorSettings(), warm_up, options, progress)
+
+
+def _robust(
+    comparer: Comparer, settings: RunSettings, warm_up: WarmUp, progress: Progress
+) -> list[Robust]:
+    if not settings.robustness:
+        return []
+    options = replace(comparer.options, seeds=comparer.options.seeds[:1])
+    return list(robustness(comparer.scene, comparer.settings, warm_up, options, progress))
 
 
 def _drift(comparer: Comparer, out: Path, progress: Progress) -> list[Recovery]:
@@ -128,5 +153,5 @@ def _describe(collection: Collection) -> dict[str, object]:
         "items": len(collection.items),
         "needs": len(collection.topics),
         "note": collection.note,
-        "oracle": ORACLE,
+        "oracle": CONTEXTUAL,
     }

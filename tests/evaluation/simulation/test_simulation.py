@@ -1,11 +1,14 @@
 """The whole simulation, reduced, over an invented catalogue: real parts, done in seconds."""
 
+import itertools
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from evaluation.simulation.arrivals import Arrivals, MemoryLog
+from evaluation.simulation.clicks import CLICK_MODELS
 from evaluation.simulation.comparison import Comparer, ComparisonSettings, clustered
 from evaluation.simulation.contenders import (
     StaticContender,
@@ -16,12 +19,14 @@ from evaluation.simulation.contenders import (
 )
 from evaluation.simulation.drift import without
 from evaluation.simulation.invented import invented_collection
+from evaluation.simulation.oracle import ContextualOracle
 from evaluation.simulation.pages import PAGE, Pages
 from evaluation.simulation.pictures import draw
-from evaluation.simulation.replay import Change
+from evaluation.simulation.replay import Change, Replay, Users
 from evaluation.simulation.results import comparison_findings, rows, to_json
 from evaluation.simulation.warm_up import NOW, WarmUp, make_scene, understand
 from evaluation.simulation.world import World
+from forage.log import Event, Stream, Topic
 from orchestrator import fusion
 from orchestrator.settings import OrchestratorSettings
 from ranker.evidence import Evidence
@@ -47,7 +52,12 @@ def scene(living):
 @pytest.fixture(scope="module")
 def comparer(scene):
     options = ComparisonSettings(
-        requests=200, seeds=(1,), hindsight_plans=6, hindsight_requests=40, arms=6
+        requests=200,
+        seeds=(1,),
+        hindsight_plans=6,
+        hindsight_requests=40,
+        arms=6,
+        oracle_pages=10,
     )
     return Comparer(scene, SETTINGS, WARM_UP, options)
 
@@ -140,7 +150,8 @@ def test_the_curves_are_drawn_and_every_target_has_a_figure(comparison, tmp_path
 
 
 def test_all_contenders_serve_the_same_requests_within_their_limits(comparison):
-    assert {"thompson", "class oracle", "lints", "best mix"} <= comparison.traces.keys()
+    wanted = {"thompson", "class oracle", "contextual oracle", "lints", "best mix"}
+    assert wanted <= comparison.traces.keys()
     full = cost_of(SETTINGS, everything(SETTINGS))
     for traces in comparison.traces.values():
         trace = traces[0]
@@ -151,11 +162,88 @@ def test_all_contenders_serve_the_same_requests_within_their_limits(comparison):
     assert comparison.traces["thompson"][0].costs.mean() < 0.9 * full
 
 
+def test_nobody_is_above_the_contextual_oracle_on_any_request(comparison):
+    price = comparison.price
+    (best,) = comparison.traces["contextual oracle"]
+    for name, (trace,) in comparison.traces.items():
+        assert (trace.net(price) <= best.net(price) + 1e-9).all(), name
+
+    assert all(row.regret >= -1e-9 for row in rows(comparison))
+    assert 0 < comparison.exact <= 1
+
+
+@pytest.mark.parametrize("clicks", CLICK_MODELS.values(), ids=CLICK_MODELS)
+def test_no_plan_keeps_more_than_it_promised(comparer, clicks):
+    replay = Replay(comparer.pages, SETTINGS, Users(clicks), seed=1)
+    oracle = ContextualOracle(comparer.pages, SETTINGS, replay, most_pages=20)
+    plans = [p for p in itertools.product(SETTINGS.plan.fan_outs, repeat=5) if any(p)]
+    for question in comparer.scene.questions[::12]:
+        promised = oracle.promises(question)
+        for number in range(0, len(plans), 97):
+            assert oracle.net(question, plans[number]) <= promised[number] + 1e-9
+
+
+def test_a_proven_best_plan_is_the_best_of_all(comparer):
+    plan = SETTINGS.plan.model_copy(update={"fan_outs": (0, 25)})
+    settings = SETTINGS.model_copy(update={"plan": plan})
+    replay = Replay(comparer.pages, settings, Users(), seed=1)
+    oracle = ContextualOracle(comparer.pages, settings, replay, most_pages=31)
+    plans = [p for p in itertools.product((0, 25), repeat=5) if any(p)]
+    for question in comparer.scene.questions[::12]:
+        best = oracle.best(question)
+
+        assert oracle.net(question, best) == max(oracle.net(question, p) for p in plans)
+    assert oracle.exact == 1
+
+
+@pytest.mark.parametrize("clicks", ["position", "cascade", "dbn"])
+def test_planner_and_learner_run_on_any_clicks_with_noise_and_delay(comparer, clicks):
+    users = Users(CLICK_MODELS[clicks], noise=0.1, delay_s=60.0)
+    contender = comparer.policy("thompson")
+    before = contender.snapshot()
+    replay = Replay(comparer.pages, SETTINGS, users, seed=1)
+
+    trace = replay.run(contender, comparer.stream(1, 120), [Change(0, comparer.scene.questions)])
+
+    assert len(trace.rewards) == 120
+    assert contender.snapshot().hazard.labels.sum() > before.hazard.labels.sum()
+
+
+def test_feedback_arrives_later_and_out_of_order_but_its_search_at_once():
+    log = MemoryLog()
+    arrivals = Arrivals(log)
+    for number, delay in enumerate([5.0, 1.0]):
+        arrivals.add(number, Event(Stream.DECISIONS, f"d{number}", b"", number))
+        arrivals.add(number + delay, Event(Stream.FEEDBACK, f"f{number}", b"", number + delay))
+
+    first, later = arrivals.until(2.5), arrivals.until(9.0)
+
+    assert [r.key for r in first] == ["d0", "d1", "f1"]
+    assert [r.key for r in later] == ["f0"]
+    assert [r.sequence for r in (*first, *later)] == [1, 2, 3, 4]
+    assert log.get(Stream.DECISIONS, "d0") == first[0]
+    assert log.get(Stream.DECISIONS, "d9") is None
+    assert log.read(Topic.INTERACTIONS, 1, 2) == first[1:]
+    assert log.head(Topic.INTERACTIONS) == 4
+    assert not log.wait(Topic.INTERACTIONS, 4, 0.0)
+
+
+def test_delay_and_noise_change_what_is_learned_and_nothing_else_does(comparer):
+    def plans(users: Users):
+        replay = Replay(comparer.pages, SETTINGS, users, seed=1)
+        world = [Change(0, comparer.scene.questions)]
+        return replay.run(comparer.policy("thompson"), comparer.stream(1, 120), world).fan_outs
+
+    prompt, late = plans(Users()), plans(Users(delay_s=1e9))
+
+    assert (plans(Users()) == prompt).all()
+    assert (prompt != late).any()
+
+
 def test_a_run_is_repeated_exactly(comparer):
     def once():
         world = [Change(0, comparer.scene.questions)]
-        with comparer.policy("thompson") as contender:
-            return comparer.replay(1).run(contender, comparer.stream(1, 120), world)
+        return comparer.replay(1).run(comparer.policy("thompson"), comparer.stream(1, 120), world)
 
     first, second = once(), once()
 
