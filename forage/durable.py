@@ -11,7 +11,7 @@ from pathlib import Path
 from forage.errors import StorageError
 
 
-def replace_file(path: Path, *chunks: bytes) -> None:
+def replace_file(path: Path, *chunks: bytes | memoryview) -> None:
     """Make `path` hold the chunks, one after the other, durably and all or nothing.
 
     A reader, or a crash at any moment, finds the old content or the new, never a mixture. Only

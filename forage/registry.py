@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import BinaryIO, Protocol, TypeAlias
 
 from forage.durable import locked, replace_file, sync_directory
 from forage.errors import ConflictError, InvalidArgumentError, NotFoundError, StorageError
 
 JSON: TypeAlias = "Mapping[str, JSON] | Sequence[JSON] | str | int | float | bool | None"
 
+_PIECE_BYTES = 2**20
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -53,7 +54,7 @@ class Registry(Protocol):
     def publish(
         self,
         kind: str,
-        payload: bytes,
+        payload: bytes | memoryview,
         metadata: Mapping[str, JSON],
         *,
         make_current: bool = True,
@@ -82,6 +83,13 @@ class Registry(Protocol):
         """Return a version (None: the current one) with its payload, verified by its hash.
 
         Raises `NotFoundError` if there is no such version, `StorageError` if it is damaged.
+        """
+        ...
+
+    def fetch(self, kind: str, version: int, file: BinaryIO) -> ArtifactInfo:
+        """Write the payload of a version into a file, a piece at a time, verified by its hash.
+
+        Raises as `load` does, and may then have written a part.
         """
         ...
 
@@ -131,7 +139,7 @@ class DirectoryRegistry:
     def publish(
         self,
         kind: str,
-        payload: bytes,
+        payload: bytes | memoryview,
         metadata: Mapping[str, JSON],
         *,
         make_current: bool = True,
@@ -179,12 +187,26 @@ class DirectoryRegistry:
         path = _payload_file(self._folder(kind), wanted)
         payload = _read(path)
         if payload is None or hashlib.sha256(payload).hexdigest() != info.sha256:
-            raise StorageError(
-                f"{path} is damaged: it does not have the SHA-256 that {kind} version {wanted}"
-                " was published with",
-                metadata={"file": str(path)},
-            )
+            raise _damaged(path, info)
         return info, payload
+
+    def fetch(self, kind: str, version: int, file: BinaryIO) -> ArtifactInfo:
+        """Write a version's payload into a file; see `Registry.fetch`."""
+        info = self._info(kind, version)
+        path = _payload_file(self._folder(kind), version)
+        digest = hashlib.sha256()
+        try:
+            with path.open("rb") as source:
+                while piece := source.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    file.write(piece)
+        except FileNotFoundError as error:
+            raise _damaged(path, info) from error
+        except OSError as error:
+            raise StorageError(f"cannot copy {path}: {error}") from error
+        if digest.hexdigest() != info.sha256:
+            raise _damaged(path, info)
+        return info
 
     def set_current(self, kind: str, version: int, *, expected: int | None) -> ArtifactInfo:
         """Make an existing version current; see `Registry.set_current`."""
@@ -270,6 +292,14 @@ def _expect(kind: str, current: int | None, expected: int | None) -> None:
             f"{kind} version {current} is current, not {expected}",
             metadata={"kind": kind, "current": str(current), "expected": str(expected)},
         )
+
+
+def _damaged(path: Path, info: ArtifactInfo) -> StorageError:
+    return StorageError(
+        f"{path} is damaged: it does not have the SHA-256 that {info.kind} version {info.version}"
+        " was published with",
+        metadata={"file": str(path)},
+    )
 
 
 def _payload_file(folder: Path, version: int) -> Path:

@@ -102,6 +102,8 @@ class NatsSettings(Settings):
     """Size at which catalogue writes are refused with RESOURCE_EXHAUSTED; 0: the server's."""
     interactions_max_bytes: int = Field(default=0, ge=0)
     """Size at which decisions and feedback are refused with RESOURCE_EXHAUSTED; 0: the server's."""
+    artifacts_max_bytes: int = Field(default=0, ge=0)
+    """Size at which models and snapshots are refused with STORAGE; 0: the server's."""
     interactions_max_age_days: float = Field(default=0.0, ge=0, le=36_500)
     """Age at which decisions and feedback are forgotten; 0 keeps them all."""
     duplicate_window_s: float = Field(default=120.0, ge=1, le=86_400)
@@ -110,6 +112,19 @@ class NatsSettings(Settings):
     """How long a start waits for the server."""
     request_timeout_ms: int = Field(default=5_000, ge=100, le=120_000)
     """How long one read or write may take."""
+
+
+class SnapshotSettings(Settings):
+    """Copies of the projections' files, from which replicas without any start."""
+
+    enabled: bool | None = None
+    """Whether to publish them and to start from them; unset: with NATS, not with SQLite."""
+    every_s: float = Field(default=900.0, ge=0.1, le=30 * 86_400)
+    """Least time between two snapshots of a projection, whichever replica makes them."""
+    least_changes: int = Field(default=1_000, ge=1)
+    """Sequences of the log that must have been taken in since the last one."""
+    keep: int = Field(default=2, ge=1, le=100)
+    """Snapshots of each projection that are kept."""
 
 
 class ServiceSettings(Settings):
@@ -123,6 +138,7 @@ class ServiceSettings(Settings):
     """The event log: `sqlite:FILE`, relative to `data_dir`, or `nats://HOST:PORT[,HOST:PORT…]`
     (`tls://` with TLS), which then keeps the registry and the leases too."""
     nats: NatsSettings = NatsSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     server: ServerSettings = ServerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

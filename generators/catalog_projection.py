@@ -14,7 +14,7 @@ from forage.catalog.checkpoint import CatalogCheckpoint
 from forage.catalog.columns import Columns
 from forage.catalog.item import Item
 from forage.catalog.view import CatalogView
-from forage.log import EventLog, Record, Stream, Topic
+from forage.log import EventLog, Record, SavedState, Stream, Topic
 
 _PAGE = 1000
 ScalarT = TypeVar("ScalarT", bound=np.generic)
@@ -127,6 +127,10 @@ class CatalogProjection:
             columns.put("view", self._view.dump())
             columns.put("index", self._index.dump())
             self._checkpoint.save(columns)
+
+    def saved(self) -> SavedState:
+        """Describe the checkpoint; see `Portable.saved`."""
+        return self._checkpoint.saved()
 
 
 def grown(array: npt.NDArray[ScalarT], size: int, fill: float = 0) -> npt.NDArray[ScalarT]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy.typing as npt
 
-from forage.log import EventLog, Record, Stream, Topic
+from forage.log import EventLog, Record, SavedState, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 from forage.log.interactions import (
     Engagement,
@@ -151,3 +151,7 @@ class EngagementProjection(Generic[PreparedT]):
         credit, values = self._credit.dump()
         payload = pack({**names, "credit": credit}, {**arrays, "credit": values})
         self._file.save(sequence, payload)
+
+    def saved(self) -> SavedState:
+        """Describe the checkpoint; see `Portable.saved`."""
+        return self._file.saved()

@@ -13,6 +13,7 @@ from forage.catalog import filters
 from forage.errors import InvalidArgumentError, UnavailableError
 from forage.log import Projection, Topic
 from forage.log.follower import Follower
+from forage.log.snapshots import IndexSnapshots
 from forage.reporting import status_response
 from forage.retrieval import Deadline, Query, Retrieval, Retriever
 from forage.services import Assembly, Runtime, Service
@@ -55,7 +56,8 @@ def generator_service(
 
     def build(settings: SettingsT, runtime: Runtime) -> Assembly:
         generator = open_generator(settings, runtime)
-        follower = Follower(runtime.log, generator.projections)
+        snapshots = IndexSnapshots.open(settings, runtime.log, runtime.registry, runtime.lease)
+        follower = Follower(runtime.log, generator.projections, snapshots=snapshots)
         servicer = GeneratorServicer(
             generator,
             follower,

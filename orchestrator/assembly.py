@@ -15,6 +15,7 @@ from forage.channel import connect, replicated
 from forage.errors import ForageError
 from forage.lease import FileLease
 from forage.log.follower import Follower
+from forage.log.snapshots import IndexSnapshots
 from forage.services import Assembly, Runtime, Service
 from forage.v1 import (
     catalog_service_pb2,
@@ -66,7 +67,8 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
     catalog = CatalogProjection(runtime.schema, checkpoint)
     history = HistoryProjection(settings.data_dir, runtime.log, settings.feedback)
     policy = _policy(settings, runtime)
-    follower = Follower(runtime.log, [catalog, history, policy], batch=300)
+    copies = IndexSnapshots.open(settings, runtime.log, runtime.registry, runtime.lease)
+    follower = Follower(runtime.log, [catalog, history, policy], batch=300, snapshots=copies)
     breakers = {name: Breaker(settings.breaker) for name in (*settings.generators, RANKER)}
     planner = Planner(settings)
     snapshots = Snapshots(settings, runtime.registry)

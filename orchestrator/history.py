@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from forage.log import EventLog, Record, Stream, Topic
+from forage.log import EventLog, Record, SavedState, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 from forage.log.interactions import Engagement, Impression, InteractionReader
 from forage.retrieval import QueryClass, UserContext
@@ -167,6 +167,10 @@ class HistoryProjection:
             "found": self._found,
         }
         self._file.save(sequence, zlib.compress(json.dumps(state).encode(), 1))
+
+    def saved(self) -> SavedState:
+        """Describe the checkpoint; see `Portable.saved`."""
+        return self._file.saved()
 
     def apply(self, records: Sequence[Record]) -> None:
         """Count searches and engagements."""

@@ -8,7 +8,7 @@ from forage import wire
 from forage.catalog import Item, Schema
 from forage.catalog.checkpoint import CatalogCheckpoint
 from forage.catalog.view import CatalogView
-from forage.log import Record, Stream, Topic
+from forage.log import Record, SavedState, Stream, Topic
 from orchestrator.understanding import Gazetteer
 
 
@@ -40,6 +40,10 @@ class CatalogProjection:
         """Save the items if many have changed; the log holds them in any case."""
         if self._checkpoint is not None and self._checkpoint.due(len(self.view)):
             self._checkpoint.save(self.view.dump())
+
+    def saved(self) -> SavedState:
+        """Describe the checkpoint; see `Portable.saved`."""
+        return SavedState("", {}, 0) if self._checkpoint is None else self._checkpoint.saved()
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take in upserts and deletes, the last of each item."""

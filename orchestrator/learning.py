@@ -21,7 +21,7 @@ from pathlib import Path
 
 from forage.errors import ConflictError, ForageError
 from forage.lease import Lease
-from forage.log import EventLog, Record, Stream, Topic
+from forage.log import EventLog, Record, SavedState, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 from forage.log.interactions import Engagement, Impression, InteractionReader
 from forage.registry import ArtifactInfo, Registry
@@ -169,6 +169,10 @@ class PolicyProjection:
         self._file.save(
             sequence, len(snapshot).to_bytes(8, "big") + snapshot + json.dumps(state).encode()
         )
+
+    def saved(self) -> SavedState:
+        """Describe the checkpoint; see `Portable.saved`."""
+        return self._file.saved()
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take in searches and feedback, and learn from those that are complete."""

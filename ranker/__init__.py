@@ -8,6 +8,7 @@ models.
 from __future__ import annotations
 
 from forage.log.follower import Follower
+from forage.log.snapshots import IndexSnapshots
 from forage.services import Assembly, Runtime, Service
 from ranker.settings import RankerSettings
 
@@ -34,7 +35,8 @@ def build(settings: RankerSettings, runtime: Runtime) -> Assembly:
         statistics,
         half_life_days=settings.statistics.half_life_days,
     )
-    follower = Follower(runtime.log, [cards, statistics])
+    snapshots = IndexSnapshots.open(settings, runtime.log, runtime.registry, runtime.lease)
+    follower = Follower(runtime.log, [cards, statistics], snapshots=snapshots)
     served = ServedModel(runtime.registry, features)
     reloader = Reloader(served, runtime.in_thread, interval_s=settings.reload_interval_ms / 1000)
     servicer = RankerServicer(

@@ -23,7 +23,7 @@ from forage import wire
 from forage.catalog.item import Item
 from forage.catalog.schema import Role, Schema
 from forage.errors import StartupError
-from forage.log import Record, Stream, Topic
+from forage.log import Record, SavedState, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 from forage.text import tokenize
 from ranker.digest import digest
@@ -211,6 +211,10 @@ class ItemCards:
                 numbers=np.array([(c.popularity, c.time, c.length) for c in cards]).reshape(-1, 3),
             )
             self._file.save(sequence, file.getvalue())
+
+    def saved(self) -> SavedState:
+        """Describe the checkpoint; see `Portable.saved`."""
+        return self._file.saved()
 
     def _card(self, item: Item) -> Card:
         schema = self._schema

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from forage.log import EventLog, Record, Stream, Topic
+from forage.log import EventLog, Record, SavedState, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 from forage.log.interactions import (
     Engagement,
@@ -214,6 +214,10 @@ class EngagementStatistics:
         with io.BytesIO() as file:
             np.savez(file, **arrays)
             self._file.save(sequence, file.getvalue())
+
+    def saved(self) -> SavedState:
+        """Describe the checkpoint; see `Portable.saved`."""
+        return self._file.saved()
 
 
 def _keys(item_ids: Iterable[str]) -> Keys:

@@ -11,7 +11,7 @@ from zlib import crc32
 
 from forage.catalog.columns import DERIVED_BY, Columns
 from forage.catalog.schema import Schema
-from forage.log import EventLog, Record, Stream, Topic
+from forage.log import EventLog, Record, SavedState, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 
 _FORMAT = 1
@@ -56,6 +56,10 @@ class CatalogCheckpoint:
         saved.put("state", columns)
         self._file.save(self._last.sequence, saved.to_bytes())
         self._changes = 0
+
+    def saved(self) -> SavedState:
+        """Describe the file; see `Portable.saved`."""
+        return self._file.saved()
 
     def load(self) -> tuple[int, Columns] | None:
         """Return (sequence, state); None if there is none that belongs to this log."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from forage.cli.terminal import (
     ADDRESS,
     Address,
@@ -17,15 +19,24 @@ from forage.cli.terminal import (
 if TYPE_CHECKING:
     from forage.client import IngestStatus
 
+_FAILED = 1
+
 
 def status(address: Address = ADDRESS, as_json: AsJson = False) -> None:
-    """Show the services, whether they answer, how far they lag behind the log, and their memory."""
+    """Show the services, whether they answer, how far they lag behind the log, and their memory.
+
+    Exit status: 0 all serve, 1 some do not.
+    """
     with connect(address) as client:
         found = client.ingest_status()
     if as_json:
         print_json(message_to_json(found.proto))
     else:
         _print(found)
+    away = [s.service for s in found.services if s.error or not s.ready]
+    if away:
+        typer.echo(f"not serving: {', '.join(away)}", err=True)
+        raise typer.Exit(_FAILED)
 
 
 def _print(found: IngestStatus) -> None:

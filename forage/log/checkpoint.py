@@ -9,6 +9,7 @@ from pathlib import Path
 
 from forage.durable import replace_file
 from forage.errors import StorageError
+from forage.log.projection import SavedState
 
 _MAGIC = b"FORAGECP"
 _DIGEST_SIZE = hashlib.sha256().digest_size
@@ -37,6 +38,7 @@ class CheckpointFile:
         self._name = name
         self._version = version
         self._prefix = _NAME_SIZE.pack(len(encoded)) + encoded
+        self._sequence = 0
 
     def save(self, sequence: int, payload: bytes) -> None:
         """Replace the checkpoint, durably; raises `StorageError` naming the file."""
@@ -44,6 +46,7 @@ class CheckpointFile:
         digest = hashlib.sha256(header)
         digest.update(payload)
         replace_file(self._path, _MAGIC, digest.digest(), header, payload)
+        self._sequence = sequence
 
     def load(self) -> tuple[int, bytes] | None:
         """Return (sequence, payload); None if there is no checkpoint that can be trusted.
@@ -62,7 +65,14 @@ class CheckpointFile:
         problem, found = self._parse(content)
         if problem:
             _logger.warning("discarding checkpoint %s: %s", self._path, problem)
+        self._sequence = 0 if found is None else found[0]
         return found
+
+    def saved(self) -> SavedState:
+        """Describe the file, as last saved or loaded, for `Portable.saved`."""
+        return SavedState(
+            f"{self._name}, version {self._version}", {self._path.name: self._path}, self._sequence
+        )
 
     def _parse(self, content: bytes) -> tuple[str, tuple[int, bytes] | None]:
         body_at = len(_MAGIC) + _DIGEST_SIZE

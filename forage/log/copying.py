@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from forage.errors import ConflictError, FailedPreconditionError
 from forage.log.interface import Event, EventLog, Record, Stream, Topic
+from forage.log.snapshots import PREFIX
 from forage.registry import Registry
 from forage.v1 import item_pb2
 
@@ -88,11 +89,14 @@ def copy_registry(
 ) -> dict[str, int]:
     """Copy all versions, with their numbers, and make the same ones current.
 
-    What the target has already is kept, so that a copy can be repeated. Returns how many versions
-    the target has of each kind. Raises `ConflictError` if a version of the target is another one.
+    Snapshots of projections are left out: the target's services make their own. What the target
+    has already is kept, so that a copy can be repeated. Returns how many versions the target has
+    of each kind. Raises `ConflictError` if a version of the target is another one.
     """
     copied = {}
     for kind in source.kinds():
+        if kind.startswith(PREFIX):
+            continue
         versions = sorted(source.history(kind), key=lambda info: info.version)
         for done, info in enumerate(versions, 1):
             target.adopt(*source.load(kind, info.version))

@@ -21,6 +21,8 @@ from forage.settings import NatsSettings
 
 MINIMUM_VERSION = (2, 12)
 """The first server with atomic batches (2.12); direct batched reads came with 2.11."""
+FULL = {10077, 10109, 10054}
+"""Refusals that mean: the stream has as much as it may have."""
 _RECONNECT_S = 0.2
 _REVIVE_S = 1.0
 _CLOSE_S = 5.0

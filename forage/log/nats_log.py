@@ -12,7 +12,7 @@ from nats.js.errors import APIError
 
 from forage.errors import InvalidArgumentError, StartupError, StorageError
 from forage.log.interface import Event, Record, Stream, Topic
-from forage.log.nats_connection import NatsConnection
+from forage.log.nats_connection import FULL, NatsConnection
 from forage.log.nats_reading import get, read_stream
 from forage.log.nats_streams import Layout, Message, decode, encode, ensure
 from forage.settings import NatsSettings
@@ -22,7 +22,6 @@ MOST_ATOMIC = 1_000
 _POLL_S = 1.0
 _PAUSE_S = 0.02
 _MOST_BATCHES = 4
-_FULL = {10077, 10109, 10054}
 _PRESENT = {10071, 10164, 10158, 10201}
 """Refusals that mean: a message with this subject or id is there already, or being written."""
 
@@ -217,7 +216,7 @@ class NatsEventLog:
                 async with self._batches:
                     answer = await self._publish_batch(messages, stream | condition)
         except APIError as error:
-            if error.err_code in _FULL:
+            if error.err_code in FULL:
                 raise self._full(topic, error) from error
             raise
         last = int(answer["seq"])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
+
+from nats.js.errors import APIError
 
 from forage.errors import ConflictError, InvalidArgumentError, NotFoundError, StorageError
-from forage.log.nats_connection import NatsConnection
+from forage.log.nats_connection import FULL, NatsConnection
 from forage.log.nats_entries import Entries
 from forage.log.nats_objects import Objects
 from forage.log.nats_streams import Layout
@@ -21,6 +24,7 @@ from forage.registry import JSON, ArtifactInfo
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _BYTES_PER_S = 4 * 2**20
 _LARGEST_S = 600.0
+_STRAY_S = 3_600.0
 T = TypeVar("T")
 
 
@@ -48,7 +52,7 @@ class NatsRegistry:
 
     A version's object and description are written first, under a random name; the version exists
     once the kind's one entry names them. A publisher that dies in between leaves an object that
-    nothing refers to.
+    nothing refers to; the next `prune` of that kind removes it when it is an hour old.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class NatsRegistry:
     def publish(
         self,
         kind: str,
-        payload: bytes,
+        payload: bytes | memoryview,
         metadata: Mapping[str, JSON],
         *,
         make_current: bool = True,
@@ -96,6 +100,10 @@ class NatsRegistry:
     def load(self, kind: str, version: int | None = None) -> tuple[ArtifactInfo, bytes]:
         """Return a version with its verified payload; see `Registry.load`."""
         return self._run(self._load(_checked(kind), version), f"load {kind}", None)
+
+    def fetch(self, kind: str, version: int, file: BinaryIO) -> ArtifactInfo:
+        """Write a version's payload into a file; see `Registry.fetch`."""
+        return self._run(self._fetch(_checked(kind), version, file), f"load {kind}", None)
 
     def set_current(self, kind: str, version: int, *, expected: int | None) -> ArtifactInfo:
         """Make an existing version current; see `Registry.set_current`."""
@@ -138,13 +146,17 @@ class NatsRegistry:
             raise StorageError(f"the registry's entry of '{kind}' is damaged: {error}") from error
 
     async def _publish(
-        self, draft: ArtifactInfo, payload: bytes, make_current: bool, expected: int | None
+        self,
+        draft: ArtifactInfo,
+        payload: bytes | memoryview,
+        make_current: bool,
+        expected: int | None,
     ) -> ArtifactInfo:
         kind, name = draft.kind, f"{draft.kind}.{uuid.uuid4().hex}"
         found = await self._versions(kind)
         if make_current:
             _expect(kind, found.current, expected)
-        await self._objects.put(_object(name), payload)
+        await self._put(_object(name), payload)
         while True:
             info = replace(draft, version=found.newest + 1, parent=found.current)
             await self._entries.put(name, json.dumps(asdict(info)).encode())
@@ -167,7 +179,7 @@ class NatsRegistry:
             found = await self._versions(info.kind)
             if info.version in found.objects:
                 return
-            await self._objects.put(_object(name), payload)
+            await self._put(_object(name), payload)
             await self._entries.put(name, json.dumps(asdict(info)).encode())
             wanted = replace(
                 found,
@@ -200,16 +212,25 @@ class NatsRegistry:
         wanted = found.current if version is None else version
         if wanted is None:
             raise NotFoundError(f"there is no current {kind} yet", metadata={"kind": kind})
-        info = await self._info(kind, found, wanted)
-        name = _object(found.objects[wanted])
-        payload = await self._objects.get(name)
-        if hashlib.sha256(payload).hexdigest() != info.sha256:
+        with io.BytesIO() as file:
+            info = await self._fetch(kind, wanted, file)
+            return info, file.getvalue()
+
+    async def _fetch(self, kind: str, version: int, file: BinaryIO) -> ArtifactInfo:
+        found = await self._versions(kind)
+        info = await self._info(kind, found, version)
+        name = _object(found.objects[version])
+        digest = hashlib.sha256()
+        async for piece in self._objects.pieces(name):
+            digest.update(piece)
+            file.write(piece)
+        if digest.hexdigest() != info.sha256:
             raise StorageError(
                 f"object '{name}' is damaged: it does not have the SHA-256 that {kind} version"
-                f" {wanted} was published with",
+                f" {version} was published with",
                 metadata={"object": name},
             )
-        return info, payload
+        return info
 
     async def _set_current(self, kind: str, version: int, expected: int | None) -> ArtifactInfo:
         while True:
@@ -224,11 +245,28 @@ class NatsRegistry:
         found = await self._versions(kind)
         return [await self._info(kind, found, v) for v in sorted(found.objects, reverse=True)]
 
+    async def _put(self, name: str, payload: bytes | memoryview) -> None:
+        try:
+            await self._objects.put(name, payload)
+        except APIError as error:
+            await self._objects.remove(name)
+            if error.err_code in FULL:
+                raise StorageError(
+                    f"nats.artifacts_max_bytes: the object store is full ({error.description});"
+                    " allowed: a larger value, or more room on the server",
+                    metadata={"setting": "nats.artifacts_max_bytes"},
+                ) from error
+            raise
+
     async def _prune(self, kind: str, keep: int) -> list[int]:
         while True:
             found = await self._versions(kind)
             kept = {*sorted(found.objects)[-keep:], found.current}
             removed = sorted(v for v in found.objects if v not in kept)
+            known = {_object(name) for name in found.objects.values()}
+            # Left by publishers that died between the first chunk and the entry.
+            for stray in await self._objects.strays(_object(f"{kind}."), known, _STRAY_S):
+                await self._objects.remove(stray)
             if not removed:
                 return []
             left = {v: name for v, name in found.objects.items() if v in kept}

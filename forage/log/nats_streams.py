@@ -29,7 +29,7 @@ _NANO = 10**9
 _ADJUSTABLE = ("num_replicas", "max_bytes", "max_age", "duplicate_window")
 """Settings that may change in the life of a stream; the rest is its layout."""
 _CAUSES = {
-    10047: "nats.catalog_max_bytes, nats.interactions_max_bytes",
+    10047: "nats.catalog_max_bytes, nats.interactions_max_bytes, nats.artifacts_max_bytes",
     10065: "nats.prefix",
     10074: "nats.replicas",
     10005: "nats.replicas",
@@ -115,9 +115,13 @@ class Layout:
             ),
             self._bucket(f"KV_{self.registry}", [f"$KV.{self.registry}.>"], keys=True),
             self._bucket(f"KV_{self.leases}", [f"$KV.{self.leases}.>"], keys=True),
-            self._bucket(
-                f"OBJ_{self.artifacts}", [f"$O.{self.artifacts}.C.>", f"$O.{self.artifacts}.M.>"]
-            ),
+            {
+                **self._bucket(
+                    f"OBJ_{self.artifacts}",
+                    [f"$O.{self.artifacts}.C.>", f"$O.{self.artifacts}.M.>"],
+                ),
+                "max_bytes": settings.artifacts_max_bytes or -1,
+            },
         ]
 
     def _log(self, topic: Topic, max_bytes: int, age_ns: int, window_ns: int) -> JSON:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from forage.log.interface import Record, Stream, Topic
 
@@ -52,4 +54,30 @@ class Projection(Protocol):
 
     def checkpoint(self, sequence: int) -> None:
         """Make everything applied up to `sequence` durable, atomically with that sequence."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """The files from which a projection restores itself, here or in another replica."""
+
+    format: str
+    """All that decides whether another process can read them: the format's version, the schema,
+    settings and software that they were made with. Equal formats are interchangeable."""
+    files: Mapping[str, Path]
+    """Files and folders by a name of one part; those that do not exist are not needed."""
+    sequence: int
+    """The sequence of the topic that the files include; 0 if there are none yet."""
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """A projection whose durable state is files, so that a new replica can start from a copy."""
+
+    def saved(self) -> SavedState:
+        """Describe the files as they are now.
+
+        They change during `restore`, `apply` and `checkpoint` only. What is described may be older
+        than the last `checkpoint`, if the projection saves itself less often.
+        """
         ...

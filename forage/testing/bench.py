@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 from forage.catalog.item import Item
+from forage.lease import FileLease
 from forage.log import Event, EventLog, Projection, Topic
 from forage.log.follower import Follower
+from forage.log.snapshots import IndexSnapshots
 from forage.log.sqlite import SqliteEventLog
 from forage.registry import DirectoryRegistry
 from forage.retrieval import Deadline, Query, Retrieval, Retriever
 from forage.services import Runtime
+from forage.settings import SnapshotSettings
 from forage.telemetry import Telemetry
 from forage.testing import catalog
 
@@ -49,6 +52,7 @@ class Bench:
         """Create the log in `data_dir`; nothing is in it and nothing runs yet."""
         self.data_dir = data_dir
         self.log: EventLog = SqliteEventLog.open(data_dir / "log.db")
+        self.registry = DirectoryRegistry(data_dir / "registry")
         self._open_generator = open_generator
         self._executor = ThreadPoolExecutor(2)
         self._generator: Generator | None = None
@@ -71,20 +75,33 @@ class Bench:
         """Return a generator on this bench's folder that no follower feeds; close it yourself."""
         runtime = Runtime(
             log=self.log,
-            registry=DirectoryRegistry(self.data_dir / "registry"),
+            registry=self.registry,
             schema=catalog.SCHEMA,
             telemetry=Telemetry.disabled(),
             executor=self._executor,
         )
         return self._open_generator(self.data_dir, runtime)
 
-    def start(self) -> None:
-        """Open the generator and wait until it has taken in the whole log."""
+    def start(self, *, snapshots: bool = False) -> None:
+        """Open the generator and wait until it has taken in the whole log.
+
+        With `snapshots` it starts from one if there is one, and publishes what has changed.
+        """
         self._generator = self.open()
-        self._follower = Follower(self.log, self._generator.projections)
+        self._follower = Follower(
+            self.log,
+            self._generator.projections,
+            snapshots=self.snapshots() if snapshots else None,
+        )
         self._follower.start()
         if not self._follower.caught_up.wait(WAIT_S):
             raise TimeoutError(f"not caught up after {WAIT_S} s: {self._follower.status()}")
+
+    def snapshots(self) -> IndexSnapshots:
+        """Return what keeps snapshots in this bench's registry, often."""
+        settings = SnapshotSettings(every_s=0.1, least_changes=1)
+        lease = FileLease(self.data_dir / "registry" / "leases")
+        return IndexSnapshots(settings, self.log, self.registry, lease, self.data_dir)
 
     def stop(self) -> None:
         """Make all state durable and close the generator, as a service does when it ends."""
@@ -95,10 +112,10 @@ class Bench:
             self._generator.close()
             self._generator = None
 
-    def restart(self) -> None:
+    def restart(self, *, snapshots: bool = False) -> None:
         """Stop, and start again on the same folder."""
         self.stop()
-        self.start()
+        self.start(snapshots=snapshots)
 
     def close(self) -> None:
         """Stop, and release the log."""
@@ -130,7 +147,8 @@ class Bench:
 
     def folders(self) -> list[Path]:
         """Return the projections' folders: all in `data_dir` but the log and the registry."""
-        return [p for p in sorted(self.data_dir.iterdir()) if p.is_dir() and p.name != "registry"]
+        kept = [p for p in sorted(self.data_dir.iterdir()) if p.is_dir() and p.name != "registry"]
+        return [p for p in kept if not p.name.startswith(".")]
 
     def delete_folders(self) -> None:
         """Delete what the projections keep. The bench must be stopped."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from forage.catalog.item import Item, Value
-from forage.retrieval import Filter, Hit, Query
+from forage.log.snapshots import portable
+from forage.retrieval import Deadline, Filter, Hit, Query
 from forage.services import Runtime
 from forage.testing import catalog
-from forage.testing.bench import Bench, Generator
+from forage.testing.bench import WAIT_S, Bench, Generator
 
 
 class ProjectionContract:
@@ -127,6 +129,28 @@ class ProjectionContract:
         bench.start()
         _assert_same(before.hits, bench.retrieve(query).hits)
 
+    def test_a_replica_starts_from_a_snapshot_then_the_tail_with_the_same_answers(
+        self, bench: Bench, query: Query, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "forage.log")
+        bench.restart(snapshots=True)
+        names = [p.name for p in bench.generator.projections if portable(p)]
+        if not names:
+            pytest.skip("its state is on a server, which replicas share")
+        _until(lambda: all(f"of projection {n}: sequence" in caplog.text for n in names))
+        bench.stop()
+        # The tail: what the snapshot does not include.
+        bench.start()
+        self._change(bench, query)
+        before = bench.retrieve(query)
+        bench.stop()
+        bench.delete_folders()
+
+        bench.start(snapshots=True)
+
+        assert [n for n in names if f"projection {n} starts from snapshot" not in caplog.text] == []
+        _assert_same(before.hits, bench.retrieve(query).hits)
+
     @pytest.mark.parametrize("damage", ["truncated", "overwritten", "emptied", "removed"])
     @pytest.mark.parametrize("which", ["the largest file", "every file"])
     def test_damaged_files_are_rebuilt_with_the_same_answers(
@@ -156,6 +180,13 @@ class ProjectionContract:
 def ids(hits: Sequence[Hit]) -> list[str]:
     """Return the item ids of hits, in order."""
     return [h.item_id for h in hits]
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = Deadline.after(WAIT_S)
+    while not condition():
+        deadline.check()
+        threading.Event().wait(0.01)
 
 
 def _assert_same(before: Sequence[Hit], after: Sequence[Hit]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from forage.catalog.columns import DERIVED_BY, Columns
 from forage.errors import StorageError
-from forage.log import Record, Stream, Topic
+from forage.log import Record, SavedState, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 from forage.wire import catalog_change
 from generators.lexical.analysis import Stemmer
@@ -52,8 +52,14 @@ class LexicalProjection:
         stemmer: Stemmer,
         open_engine: OpenEngine,
         fingerprint: str,
+        *,
+        files_of: str = "",
     ) -> None:
-        """Keep everything in `folder`; nothing is opened before `restore`."""
+        """Keep everything in `folder`; nothing is opened before `restore`.
+
+        `files_of` names the engine and its version if the folder is all that it needs elsewhere;
+        empty if it is not.
+        """
         self._folder = folder
         self._layout = layout
         self._stemmer = stemmer
@@ -64,6 +70,7 @@ class LexicalProjection:
             name=f"lexical corpus {fingerprint} {DERIVED_BY}",
             version=_FORMAT,
         )
+        self._format = files_of and f"{self._manifest.format}, {fingerprint}, {files_of}"
         self._corpus = Corpus(layout, stemmer)
         self._changes = 0
         self._engine: Engine | None = None
@@ -128,6 +135,11 @@ class LexicalProjection:
             self._save(sequence)
         self._save_corpus()
         self._corpus.recycle()
+
+    def saved(self) -> SavedState:
+        """Describe the files; see `Portable.saved`."""
+        names = ("index", "checkpoint", "corpus") if self._format else ()
+        return SavedState(self._format, {n: self._folder / n for n in names}, self._sequence)
 
     def close(self) -> None:
         """Release the engine."""

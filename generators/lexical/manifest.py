@@ -32,6 +32,11 @@ class Manifest:
         self._fingerprint = fingerprint
         self._seen: dict[str, tuple[int, int, int]] = {}
 
+    @property
+    def format(self) -> str:
+        """Names the form of the manifest."""
+        return self._file.saved().format
+
     def save(self, sequence: int) -> None:
         """Record the files as they are, as state up to `sequence`."""
         content = {"fingerprint": self._fingerprint, "files": self._sums()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from generators.lexical.settings import LexicalSettings
 
 _PARSED = 1_024
 _MAX_REMEMBERED = 200
+_PACKAGES = {"tantivy": "tantivy", "whoosh": "whoosh3"}
 
 
 class LexicalRetriever:
@@ -69,6 +71,7 @@ class LexicalRetriever:
             Stemmer(settings.language),
             partial(_open_engine, settings, layout),
             layout.fingerprint(settings.engine, settings.language, settings.popularity_weight),
+            files_of=_files_of(settings.engine),
         )
         return cls(projection, layout, settings)
 
@@ -143,6 +146,12 @@ def _postings(weights: Mapping[int, float], known: Statistics) -> int:
     if not weights:
         return known.items
     return int(known.frequencies[list(weights)].sum())
+
+
+def _files_of(engine: str) -> str:
+    """Return what the engine's files are readable by; a collection of Milvus is no file."""
+    package = _PACKAGES.get(engine)
+    return "" if package is None else f"{package} {version(package)}"
 
 
 def _open_engine(settings: LexicalSettings, layout: Layout, folder: Path) -> Engine:

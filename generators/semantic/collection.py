@@ -31,6 +31,7 @@ _FORMAT = 2
 _ID_BYTES = 1_024
 _ARRAY_CAPACITY = 2_048
 _LARGEST_COUNT = 1_000
+_EMBEDDED_LOAD_S = 600.0
 
 
 class ItemCollection:
@@ -84,7 +85,10 @@ class ItemCollection:
         # A loaded collection refuses to be loaded with another number of replicas.
         if self._embedded or client.get_load_state(self.name)["state"] != LoadState.Loaded:
             client.load_collection(
-                self.name, replica_number=self._settings.replicas, timeout=timeout
+                self.name,
+                replica_number=self._settings.replicas,
+                # Milvus Lite reads its whole file; too early, it would count as damaged.
+                timeout=_EMBEDDED_LOAD_S if self._embedded else timeout,
             )
 
     def check(self, client: MilvusClient) -> None:

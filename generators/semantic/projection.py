@@ -8,13 +8,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 
 from forage import wire
 from forage.catalog.embedding_text import embed_text
 from forage.catalog.item import Item
 from forage.catalog.schema import Schema
 from forage.encoder import CachedEncoder
-from forage.log import Record, Stream, Topic
+from forage.log import Record, SavedState, Stream, Topic
 from forage.log.checkpoint import CheckpointFile
 from generators.semantic.settings import SemanticSettings
 from generators.semantic.store import MilvusStore, Row, State, Vector
@@ -127,6 +128,7 @@ class EmbeddedProjection:
         self._file = CheckpointFile(
             settings.data_dir / "semantic" / "checkpoint", name=NAME, version=_FORMAT
         )
+        self._database = settings.data_dir / settings.milvus.uri
 
     def restore(self) -> int:
         """Open the store; if it is damaged or of another version, begin anew and return 0."""
@@ -156,6 +158,16 @@ class EmbeddedProjection:
         """Record how far the store has come."""
         content = {"fingerprint": self._store.fingerprint, "state": asdict(self._items.state)}
         self._file.save(sequence, json.dumps(content).encode())
+
+    def saved(self) -> SavedState:
+        """Describe checkpoint and database; see `Portable.saved`."""
+        saved = self._file.saved()
+        engine = f"Milvus Lite {version('milvus-lite')}"
+        return SavedState(
+            f"{saved.format}, {self._store.fingerprint}, {engine}",
+            {**saved.files, "milvus.db": self._database},
+            saved.sequence,
+        )
 
     def close(self) -> None:
         """Do nothing: the store is closed by whoever opened it."""

@@ -67,7 +67,23 @@ def stored(log: NatsEventLog) -> dict[str, int]:
     return found
 
 
-def test_a_server_killed_and_started_again_loses_nothing_acknowledged(server: NatsServer):
+def crash(server: NatsServer) -> None:
+    server.kill()
+    time.sleep(0.3)
+    server.start()
+
+
+def partition(server: NatsServer) -> None:
+    """Longer than a silent server is waited for, so that clients give it up in the middle."""
+    server.pause()
+    time.sleep(4.0)
+    server.resume()
+
+
+@pytest.mark.parametrize("fault", [crash, partition])
+def test_a_server_that_goes_and_comes_back_loses_nothing_acknowledged_and_takes_nothing_twice(
+    server: NatsServer, fault: Callable[[NatsServer], None]
+):
     with closing(NatsEventLog.open(server.url)) as log:
         writers = [Writer(log, name) for name in "ab"]
         for writer in writers:
@@ -79,9 +95,7 @@ def test_a_server_killed_and_started_again_loses_nothing_acknowledged(server: Na
                     len(w.acknowledged) > n + 30 for w, n in zip(writers, b, strict=True)
                 )
             )
-            server.kill()
-            time.sleep(0.3)
-            server.start()
+            fault(server)
         for writer in writers:
             writer.stopping.set()
             writer.join(20.0)
@@ -320,7 +334,14 @@ def test_a_client_that_was_expelled_comes_back_when_its_login_is_valid_again(tmp
         log.close()
 
 
-def test_three_replicas_survive_the_loss_of_any_one(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("lose", "regain"),
+    [(NatsServer.kill, NatsServer.start), (NatsServer.pause, NatsServer.resume)],
+    ids=["killed", "partitioned"],
+)
+def test_three_replicas_survive_the_loss_of_any_one(
+    tmp_path: Path, lose: Callable[[NatsServer], None], regain: Callable[[NatsServer], object]
+):
     servers = cluster(tmp_path)
     url = ",".join(server.url for server in servers)
     try:
@@ -346,13 +367,23 @@ def test_three_replicas_survive_the_loss_of_any_one(tmp_path: Path):
         for server in servers:
             before = len(writer.acknowledged)
             eventually(lambda b=before: len(writer.acknowledged) > b + 30, 40.0)
-            server.kill()
+            lose(server)
             before = len(writer.acknowledged)
             eventually(lambda b=before: len(writer.acknowledged) > b + 30, 40.0)
-            server.start()
+            regain(server)
         writer.stopping.set()
         writer.join(40.0)
-        found = stored(log)
+        found: dict[str, int] = {}
+
+        def read() -> bool:
+            # A server that has just come back may still be without a leader.
+            try:
+                found.update(stored(log))
+            except StorageError:
+                return False
+            return True
+
+        eventually(read, 40.0)
         log.close()
     finally:
         for server in servers:

@@ -1,5 +1,6 @@
 """All seven services on NATS, each with a data folder of its own, as on seven machines."""
 
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +15,18 @@ from forage.cli import app
 from forage.client import Client, Feedback, Retry
 from forage.errors import ForageError
 from forage.importer import wait_applied
+from forage.log.engines import open_storage
 from forage.log.interface import Stream, Topic
 from forage.log.nats_connection import NatsConnection
 from forage.log.nats_entries import Entries
 from forage.log.nats_log import NatsEventLog
 from forage.log.nats_streams import Layout
-from forage.settings import NatsSettings
+from forage.settings import NatsSettings, ServiceSettings, load
 from forage.supervisor import Mesh
 from forage.testing.catalog import SCHEMA, items
+from orchestrator.bandit import Snapshot
+from orchestrator.learning import POLICY, PolicyProjection
+from orchestrator.settings import OrchestratorSettings
 from tests.nats.server import NatsServer
 
 pytestmark = pytest.mark.timeout(300)
@@ -219,6 +224,110 @@ def test_a_second_learner_takes_over_from_one_that_hangs(machines: Machines, bro
 
     print(f"took over after {took:.1f} s")
     assert took < TAKE_OVER_S
+
+
+def learner_settings() -> OrchestratorSettings:
+    flags = {"learner.delay_s": 0.5, "learner.publish_every_s": 0.2}
+    file = REPOSITORY / "config" / "orchestrator.yaml"
+    return load("orchestrator", OrchestratorSettings, file=file, flags=flags).settings
+
+
+def test_a_killed_learner_is_replaced_and_no_event_is_lost_or_learned_twice(
+    machines: Machines, broker: NatsServer
+):
+    numbers = iter(range(10_000))
+
+    def teach(client: Client) -> None:
+        page = client.search("lantern keeper")
+        client.record_events(
+            [
+                Feedback(
+                    page.request_id,
+                    page.results[0].item.item_id,
+                    "play",
+                    event_id=f"killed-{next(numbers)}",
+                )
+            ]
+        )
+
+    def leads(index: int) -> bool:
+        return holder(broker) == machines.orchestrators[index].states()[0].pid
+
+    eventually(lambda: leads(0) or leads(1))
+    leader = next(index for index in range(2) if leads(index))
+    survivor = 1 - leader
+    with machines.client(leader) as client:
+        for _ in range(5):
+            teach(client)
+    killed = holder(broker)
+    machines.orchestrators[leader].kill("orchestrator", signal.SIGKILL)
+    storage = open_storage(ServiceSettings(log_url=broker.url))
+    try:
+        registry = storage.registry
+        before = int(registry.current(POLICY).metadata["applied"])
+        with machines.client(survivor, retry_s=30.0) as client:
+
+            def taught_more() -> bool:
+                teach(client)
+                found = registry.current(POLICY)
+                # The other one, or the killed one's successor, which its supervisor starts at once.
+                return holder(broker) not in (0, killed) and int(found.metadata["applied"]) > before
+
+            took = eventually(taught_more, 2 * TAKE_OVER_S)
+        info, payload = registry.load(POLICY)
+        snapshot = Snapshot.from_bytes(payload)
+        again = PolicyProjection(learner_settings(), storage.log, registry, None)
+        records = storage.log.read(Topic.INTERACTIONS, 0, 1_000_000)
+        again.apply([r for r in records if r.sequence <= int(info.metadata["applied"])])
+        history = sorted(registry.history(POLICY), key=lambda each: each.version)
+    finally:
+        storage.close()
+    with machines.client(leader, retry_s=60.0) as client:
+        eventually(lambda: client.policy().snapshot_version >= info.version)
+
+    print(f"took over {took:.1f} s after the kill; learned up to {info.metadata['applied']}")
+    assert took < TAKE_OVER_S
+    assert snapshot.hazard.mean.tobytes() == again._learner.snapshot().hazard.mean.tobytes()
+    applied = [int(each.metadata["applied"]) for each in history]
+    assert applied == sorted(applied)
+    pairs = itertools.pairwise(history)
+    assert all(later.parent == earlier.version for earlier, later in pairs), "one line of versions"
+
+
+def test_searches_go_on_while_the_stream_is_full_and_feedback_is_refused_by_name(
+    machines: Machines, broker: NatsServer
+):
+    admin = NatsConnection.open(broker.url, NatsSettings())
+    name = Layout(NatsSettings()).stream(Topic.INTERACTIONS)
+    found = admin.run(admin.api(f"STREAM.INFO.{name}"), "look")
+
+    def limited(most: int) -> None:
+        config = {**found["config"], "max_bytes": most}
+        admin.run(admin.api(f"STREAM.UPDATE.{name}", **config), "limit")
+
+    with machines.client() as client, machines.client(retry_s=30.0) as patient:
+        page = client.search("lantern")
+        item_id = page.results[0].item.item_id
+        client.record_events([Feedback(page.request_id, item_id, "click", event_id="before")])
+        size = admin.run(admin.api(f"STREAM.INFO.{name}"), "look")["state"]["bytes"]
+        limited(size)
+        try:
+            answered = [client.search("lantern") for _ in range(20)]
+            late = Feedback(page.request_id, item_id, "click", event_id="while full")
+            with pytest.raises(ForageError) as refused:
+                client.record_events([late])
+        finally:
+            limited(-1)
+        again = patient.record_events([late])
+        eventually(lambda: not client.search("lantern").degraded)
+        behind = eventually(lambda: not any(s.lag for s in client.ingest_status().services))
+    admin.close()
+
+    assert all(each.results for each in answered)
+    assert any(d.reason == "NOT_RECORDED" for each in answered for d in each.degraded)
+    assert "nats.interactions_max_bytes" in refused.value.message
+    assert again.recorded == 1
+    print(f"everything had caught up {behind:.1f} s after there was room again")
 
 
 def test_a_mesh_moves_from_sqlite_to_nats_and_goes_on_where_it_was(

@@ -79,6 +79,75 @@ def test_a_service_without_its_server_exits_with_status_2_and_says_why(tmp_path:
     assert "Traceback" not in done.stderr
 
 
+def serving(url: str, data: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "forage.cli", "serve", "lexical", "--data", str(data)]
+    for flag in (f"log_url={url}", *flags):
+        command += ["--set", flag]
+    password = {"FORAGE_LEXICAL__NATS__PASSWORD": "wrong"}
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        env={**os.environ, **(password if "nats.user=ada" in flags else {})},
+    )
+
+
+OTHER_LAYOUT = {"name": "taken_catalog", "subjects": ["taken.log.catalog.*"]}
+
+
+@pytest.mark.parametrize(
+    ("configured", "binary", "flags", "named"),
+    [
+        ("", OLD_BINARY, (), ("log_url", "2.12 or newer")),
+        ("jetstream: false", None, (), ("log_url", "JetStream")),
+        (
+            'authorization { user: ada, password: "right" }',
+            None,
+            ("nats.user=ada",),
+            ("nats.password", "refuses this login"),
+        ),
+        ("", None, ("nats.prefix=taken",), ("nats.prefix", "another layout")),
+        ("", None, ("nats.replicas=3",), ("nats.replicas",)),
+        ("", None, ("nats.user=ada", "nats.creds_file=/x"), ("nats.user", "nats.creds")),
+        (
+            "",
+            None,
+            ("nats.interactions_max_age_days=0.001", "snapshots.every_s=900"),
+            ("snapshots.every_s", "nats.interactions_max_age_days"),
+        ),
+        ("", None, ("snapshots.every=5",), ("snapshots.every ", "no such setting")),
+        ("", None, ("nats.interactions_max_age_days=-1",), ("nats.interactions_max_age_days",)),
+    ],
+    ids=[
+        *("version", "jetstream", "login", "layout", "replicas", "two logins", "snapshots"),
+        *("misspelt", "range"),
+    ],
+)
+def test_whatever_is_refused_ends_the_service_with_status_2_and_names_the_setting(
+    tmp_path: Path,
+    configured: str,
+    binary: str | None,
+    flags: tuple[str, ...],
+    named: tuple[str, ...],
+):
+    if binary == "":
+        pytest.skip("FORAGE_NATS_SERVER_OLD is not set")
+    options = {} if binary is None else {"binary": binary}
+    with NatsServer(tmp_path / "server", configured, **options) as running:
+        if "nats.prefix=taken" in flags:
+            admin = NatsConnection.open(running.url, NatsSettings())
+            admin.run(admin.api("STREAM.CREATE.taken_catalog", **OTHER_LAYOUT), "make")
+            admin.close()
+        done = serving(running.url, tmp_path / "data", *flags)
+
+    assert done.returncode == 2, done.stderr
+    assert all(name in done.stderr for name in named), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "wrong" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("server", "given", "named"),
     [

@@ -280,10 +280,11 @@ def test_policy_shows_traffic_and_generators(cli):
 
 def test_status_shows_lag_and_who_cannot_be_reached(cli, tmp_path):
     with stuck(tmp_path) as (behind, _):
-        status, out, _ = cli("status", "--address", behind.address)
+        status, out, err = cli("status", "--address", behind.address)
         as_json = json.loads(cli("status", "--json", "--address", behind.address)[1])
 
-    assert status == 0
+    assert status == 1
+    assert "not serving: titles, others" in err
     assert "catching up" in out
     assert "unreachable" in out
     assert "serving" in out

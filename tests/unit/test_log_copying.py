@@ -186,6 +186,7 @@ def test_a_registry_is_copied_with_its_numbers_and_what_is_current(tmp_path: Pat
     for number in range(1, 8):
         source.publish("ranker", str(number).encode(), {"n": number}, make_current=False)
     source.publish("policy", b"policy", {})
+    source.publish("index-lexical", b"made again from the log", {})
     source.set_current("ranker", 6, expected=None)
     source.prune("ranker", keep=3)
 

@@ -1,6 +1,7 @@
 """The registry: immutable versions, one current version, and nobody's update lost."""
 
 import hashlib
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +30,32 @@ def test_a_published_artifact_comes_back_whole(registry: DirectoryRegistry) -> N
     assert info.metadata == metadata
     assert registry.load("ranker") == (info, b"trees")
     assert registry.current("ranker") == info
+
+
+def test_a_payload_is_published_from_a_map_and_fetched_into_a_file(
+    registry: DirectoryRegistry,
+) -> None:
+    payload = bytes(range(256)) * 20_000
+
+    info = registry.publish("index-x", memoryview(payload), {})
+    file = io.BytesIO()
+
+    assert registry.fetch("index-x", 1, file) == info
+    assert file.getvalue() == payload
+    with pytest.raises(NotFoundError, match="version 2"):
+        registry.fetch("index-x", 2, file)
+
+
+def test_a_damaged_payload_is_not_fetched(registry: DirectoryRegistry, tmp_path: Path) -> None:
+    registry.publish("index-x", b"whole", {})
+    path = tmp_path / "registry" / "index-x" / "00000001.bin"
+    path.write_bytes(b"whale")
+    with pytest.raises(StorageError, match="damaged"):
+        registry.fetch("index-x", 1, io.BytesIO())
+    path.unlink()
+
+    with pytest.raises(StorageError, match="damaged"):
+        registry.fetch("index-x", 1, io.BytesIO())
 
 
 def test_versions_count_up_and_remember_their_parent(registry: DirectoryRegistry) -> None:
