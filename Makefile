@@ -67,13 +67,13 @@ check-nats: $(READY) ## Test the NATS engine on real servers: promises, faults, 
 check-milvus: $(READY) ## Test the semantic generator on a real Milvus server: contract, faults, start-up errors.
 	@PYTHON=$(BIN)/python deploy/check_milvus.sh $(ARGS)
 
-check-compose: ## Build the image, run the seven containers, search, kill one, stop, restart.
-	@deploy/check_compose.sh
+check-compose: $(READY) ## Build the images, run the whole stack: import, search, trace, kill, restart (FORAGE_LOCAL_IMAGES=1 pulls none).
+	@FORAGE=$(BIN)/forage deploy/check_compose.sh
 
-check-chart: $(READY) ## Lint the chart and compare its renders (needs helm, or FORAGE_HELM).
+check-chart: $(READY) ## Lint, render, validate and scan the chart (needs helm, or FORAGE_HELM).
 	@PYTHON=$(BIN)/python deploy/check_chart.sh
 
-check-kubernetes: ## Dry-run and install the chart in the cluster of KUBECONFIG.
+check-kubernetes: ## Dry-run, install, upgrade and roll back the chart (KUBECONFIG, or FORAGE_KUBE_APISERVER).
 	@deploy/check_kubernetes.sh
 
 chart-goldens: ## Render the chart's examples again, after any change in config/.
