@@ -8,10 +8,14 @@ deleting its file.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,24 +79,14 @@ def main(
     out: Annotated[Path, typer.Option(help="The report; pictures go beside it.")] = Path(
         "docs/quality.md"
     ),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Parts at a time; by default one per core.")
+    ] = None,
 ) -> None:
     """Measure what is missing in the work folder and write the report."""
     console = Console(stderr=True)
-    began = time.monotonic()
-    told = 0.0
-
-    def tell(stage: str, share: float) -> None:
-        nonlocal told
-        if share >= 1 or time.monotonic() - told > 10:
-            told = time.monotonic()
-            console.print(f"{told - began:6.0f} s  {stage}: {share:.0%}")
-
-    work.mkdir(parents=True, exist_ok=True)
     pictures = out.with_suffix("")
-    parts = {
-        name: _kept(work / f"{name}.json", lambda make=make: make(work, tell))  # type: ignore[misc]
-        for name, make in _PARTS.items()
-    }
+    parts = _measured(work, workers or os.cpu_count() or 1)
     pictures.mkdir(parents=True, exist_ok=True)
     for picture in sorted((work / "simulation").glob("*.png")):
         shutil.copy(picture, pictures / picture.name)
@@ -101,30 +95,51 @@ def main(
     console.print(f"Written: {out}. Pictures: {pictures}.")
 
 
-def _kept(path: Path, make: Callable[[], Json]) -> Json:
-    if not path.exists():
-        path.write_text(json.dumps(make(), indent=1), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
+def _measured(work: Path, workers: int) -> dict[str, Json]:
+    """Return the figures of all parts, by name; what is in the work folder is not done again."""
+    work.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    missing = [name for name in _PARTS if not _file(work, name).exists()]
+    # Engines and XGBoost keep threads that would not survive a fork.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(_measure, work, name, began) for name in missing]):
+            done.result()
+    return {name: json.loads(_file(work, name).read_text(encoding="utf-8")) for name in _PARTS}
 
 
-def _evaluations(work: Path, tell: Tell) -> Json:
-    found = []
-    for name in evaluating.DEFAULT:
-        collection = catalogue.load(name)
-        mesh = Mesh(collection, work / "cache")
-        mesh.open(lambda done, wanted, name=name: tell(f"{name}: index", done / wanted))  # type: ignore[misc]
-        try:
-            found += evaluate(
-                mesh,
-                collection,
-                seeds=range(SEEDS),
-                folds=FOLDS,
-                progress=lambda stage, done, wanted, name=name: tell(  # type: ignore[misc]
-                    f"{name}: {stage}", done / wanted
-                ),
-            )
-        finally:
-            mesh.close()
+def _file(work: Path, part: str) -> Path:
+    return work / f"{part}.json"
+
+
+def _measure(work: Path, part: str, began: float) -> None:
+    console = Console(stderr=True)
+    told = 0.0
+
+    def tell(stage: str, share: float) -> None:
+        nonlocal told
+        if share >= 1 or time.time() - told > 10:
+            told = time.time()
+            console.print(f"{told - began:6.0f} s  {part}: {stage}: {share:.0%}")
+
+    figures = json.dumps(_PARTS[part](work, tell), indent=1)
+    _file(work, part).write_text(figures, encoding="utf-8")
+    console.print(f"{time.time() - began:6.0f} s  {part}: measured")
+
+
+def _evaluated(name: str, work: Path, tell: Tell) -> Json:
+    collection = catalogue.load(name)
+    mesh = Mesh(collection, work / "cache")
+    mesh.open(lambda done, wanted: tell("index", done / wanted))
+    try:
+        found = evaluate(
+            mesh,
+            collection,
+            seeds=range(SEEDS),
+            folds=FOLDS,
+            progress=lambda stage, done, wanted: tell(stage, done / wanted),
+        )
+    finally:
+        mesh.close()
     return [asdict(e) for e in found]
 
 
@@ -157,18 +172,23 @@ def _understanding(_: Path, tell: Tell) -> Json:
     return asdict(measure_understanding(judged_data()))
 
 
+_EVALUATIONS = tuple(f"evaluation-{name}" for name in evaluating.DEFAULT)
+# The longest first, so that all cores are busy to the end.
 _PARTS: Mapping[str, Callable[[Path, Tell], Json]] = {
-    "evaluations": _evaluations,
+    "simulation": _simulation,
+    **{
+        part: partial(_evaluated, name)
+        for part, name in zip(_EVALUATIONS, evaluating.DEFAULT, strict=True)
+    },
+    "coverage": _coverage,
     "letor": _letor,
     "debiasing": _debiasing,
-    "simulation": _simulation,
-    "coverage": _coverage,
     "understanding": _understanding,
 }
 
 
 def _report(parts: Mapping[str, Json], pictures: Sequence[str], folder: str) -> list[str]:
-    evaluations = parts["evaluations"]
+    evaluations = [one for part in _EVALUATIONS for one in parts[part]]
     targets = [
         *_targets(evaluations),
         *_ranker_targets(parts["letor"], parts["debiasing"]),
