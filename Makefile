@@ -12,7 +12,7 @@ DATA ?= data
 
 
 
-.PHONY: help setup demo test lint proto lock bench quality compare up mesh clean check-compose check-chart check-kubernetes check-nats check-milvus chart-goldens
+.PHONY: help setup demo test lint proto lock bench scaling quality compare up mesh clean check-compose check-chart check-kubernetes check-nats check-milvus chart-goldens
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
@@ -81,6 +81,9 @@ chart-goldens: ## Render the chart's examples again, after any change in config/
 
 bench: $(READY) ## Measure speed and memory on the demo catalogue, and say where the time goes.
 	@$(BIN)/python -m bench --data $(DATA)
+
+scaling: $(READY) ## Measure how cost grows with the catalogue (ITEMS=10000).
+	@$(BIN)/python -m bench.scaling --items $(or $(ITEMS),10000) --work $(DATA)/scaling
 
 quality: $(READY) ## Measure quality on the judged collections and write docs/quality.md (about an hour).
 	@$(BIN)/python -m evaluation.report --work $(DATA)/quality
