@@ -62,14 +62,23 @@ def bandit_settings(settings: OrchestratorSettings) -> bandit.LearnerSettings:
     )
 
 
+_Rewards = dict[str, tuple[float, int]]
+
+
 @dataclass(slots=True)
 class _Pending:
     """A search that waits for its feedback."""
 
-    decision: decision_pb2.Decision
+    payload: bytes
+    """The decision as recorded: a quarter of the memory of the message."""
     time: float
-    rewards: dict[str, tuple[float, int]] = field(default_factory=dict)
+    rewards: _Rewards = field(default_factory=dict)
     """Item id to (best reward so far, position)."""
+
+    @property
+    def decision(self) -> decision_pb2.Decision:
+        """The search; read anew every time."""
+        return decision_pb2.Decision.FromString(self.payload)
 
 
 class PolicyProjection:
@@ -144,7 +153,7 @@ class PolicyProjection:
             if record is None:
                 return 0
             self._pending[request_id] = _Pending(
-                decision_pb2.Decision.FromString(record.payload),
+                record.payload,
                 record.time,
                 {item_id: (reward, position) for item_id, reward, position in rewards},
             )
@@ -191,7 +200,8 @@ class PolicyProjection:
 
     def _wait(self, event: Impression) -> None:
         if not event.decision.root_request_id:
-            self._pending[event.decision.request_id] = _Pending(event.decision, event.time)
+            payload = event.decision.SerializeToString()
+            self._pending[event.decision.request_id] = _Pending(payload, event.time)
 
     def _reward(self, event: Engagement) -> None:
         decision = event.decision
@@ -202,8 +212,8 @@ class PolicyProjection:
             known = waiting.rewards.get(event.item_id, (0.0, 0))[0]
             waiting.rewards[event.item_id] = (max(known, value), event.position)
         elif value > 0 and not decision.root_request_id and root not in self._credited:
-            late = _Pending(decision, event.time, {event.item_id: (value, event.position)})
-            self._correct(late, event.time, event.sequence)
+            rewards = {event.item_id: (value, event.position)}
+            self._correct(decision, rewards, event.time, event.sequence)
 
     def _settle(self, now: float) -> None:
         delay = self._settings.learner.delay_s
@@ -218,7 +228,7 @@ class PolicyProjection:
         decision = complete.decision
         if not self._learnable(decision):
             return
-        engagements = _engagements(complete)
+        engagements = _engagements(decision, complete.rewards)
         if not self._counts(engaged=bool(engagements)):
             return
         alone, added = self._observation(decision, engagements)
@@ -245,24 +255,26 @@ class PolicyProjection:
         self._unengaged_left -= 1
         return True
 
-    def _correct(self, late: _Pending, now: float, sequence: int) -> None:
+    def _correct(
+        self, decision: decision_pb2.Decision, rewards: _Rewards, now: float, sequence: int
+    ) -> None:
         """Learn from an engagement that came after its search was learned as unengaged.
 
         Only the generators that found the item are taught, and only down to its rank: the rest
         of the search has been learned already.
         """
-        if not self._learnable(late.decision):
+        if not self._learnable(decision):
             return
-        engagements = _engagements(late)
+        engagements = _engagements(decision, rewards)
         ranks = {g: r for e in engagements for g, r in e.ranks.items()}
         levels = bandit.Levels(self._settings.plan.fan_outs)
         reached = {
             g: next((f for f in levels.fan_outs if f >= rank), levels.fan_outs[-1])
             for g, rank in ranks.items()
         }
-        alone, added = self._observation(late.decision, engagements, reached)
+        alone, added = self._observation(decision, engagements, reached)
         self._learner.observe(alone, time=now, sequence=sequence, added=added)
-        self._credit(late.decision.request_id)
+        self._credit(decision.request_id)
         self._learned_since_publish += 1
 
     def _learnable(self, decision: decision_pb2.Decision) -> bool:
@@ -399,15 +411,15 @@ class PolicyProjection:
             self._lease.release(LEASE, self._holder)
 
 
-def _engagements(complete: _Pending) -> list[bandit.Engagement]:
+def _engagements(decision: decision_pb2.Decision, rewards: _Rewards) -> list[bandit.Engagement]:
     """Return the positive engagements, discounted by position, with the ranks that found them."""
     found = []
     ranks = {
         shown.item_id: {p.generator: p.rank for p in shown.provenance}
-        for shown in (*complete.decision.displayed, *complete.decision.later)
-        if shown.item_id in complete.rewards
+        for shown in (*decision.displayed, *decision.later)
+        if shown.item_id in rewards
     }
-    for item_id, (reward, position) in complete.rewards.items():
+    for item_id, (reward, position) in rewards.items():
         if reward > 0:
             discount = 1 / math.log2(position + 1)
             found.append(bandit.Engagement(min(1.0, reward * discount), ranks.get(item_id, {})))
