@@ -66,7 +66,7 @@ async def until_serving(port: int, timeout_s: float) -> None:
 
 
 async def eventually(
-    check: Callable[[], object], *, timeout_s: float = 5.0, every_s: float = 0.02
+    check: Callable[[], object], *, timeout_s: float = 20.0, every_s: float = 0.02
 ) -> None:
     """Wait until `check` returns something true; raises `TimeoutError` with its last value."""
     end = time.monotonic() + timeout_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,17 +19,10 @@ from forage.placement import Placement
 from forage.registry import DirectoryRegistry
 from forage.testing.catalog import SCHEMA
 from orchestrator.settings import OrchestratorSettings
+from tests.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 DRAIN_MS = 500
-
-
-def eventually(check: Callable[[], object], timeout_s: float = 60.0, every_s: float = 0.02) -> None:
-    """Wait until `check` returns something true."""
-    end = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < end, "it did not become true in time"
-        time.sleep(every_s)
 
 
 class Fleet:
@@ -90,7 +83,7 @@ class Fleet:
                 assert child.state is not State.FAILED, child.problem
             return all(child.state is State.SERVING for child in waiting)
 
-        eventually(serving, timeout_s=120.0, every_s=0.1)
+        eventually(serving, timeout_s=120.0)
 
     def roll(self, child: Child) -> None:
         """Stop a process in good order and start it again."""

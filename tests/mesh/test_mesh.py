@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,13 @@ from forage.testing.catalog import items
 from forage.trace_reader import Trace, edges, find_trace
 from forage.v1 import generator_service_pb2, generator_service_pb2_grpc, query_pb2
 from tests.mesh.conftest import READY_S, RunningMesh, start_mesh
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
 
 GENERATORS = ("lexical", "semantic", "graph", "memory", "exploration")
 GENERATE = "forage.v1.CandidateGeneratorService/Generate"
 QUERIES = ("lantern", "mara ellwood", "priya valdane mara ellwood", "copper mon", "horror", "")
-
-
-def eventually(check: Callable[[], object], timeout_s: float = 20.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < end, "it did not become true in time"
-        time.sleep(0.05)
 
 
 def trace_of(running: RunningMesh, request_id: str, spans: int) -> Trace:

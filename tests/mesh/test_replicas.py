@@ -19,7 +19,8 @@ from forage.log import Topic
 from forage.testing.catalog import items
 from orchestrator.bandit import Snapshot
 from orchestrator.learning import LEASE, POLICY, PolicyProjection
-from tests.mesh.replicas import Fleet, eventually
+from tests.mesh.replicas import Fleet
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 

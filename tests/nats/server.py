@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+from tests.waiting import eventually
+
 BINARY = os.environ.get("FORAGE_NATS_SERVER", "nats-server")
 OLD_BINARY = os.environ.get("FORAGE_NATS_SERVER_OLD", "")
 _READY_S = 15.0
@@ -80,6 +82,13 @@ class NatsServer:
     def pause(self) -> None:
         """SIGSTOP: it still accepts connections, and answers nothing, as across a partition."""
         os.kill(self.pid, signal.SIGSTOP)
+        # On a busy machine its threads stop one after the other, and some may still answer.
+        eventually(self._stopped)
+
+    def _stopped(self) -> bool:
+        """Whether every thread is; the state follows the name, which is in parentheses."""
+        stats = [s.read_text() for s in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

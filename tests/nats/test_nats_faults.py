@@ -22,13 +22,7 @@ from forage.log.nats_streams import Layout
 from forage.settings import NatsSettings
 from forage.testing.log_contract import event
 from tests.nats.server import NatsServer
-
-
-def eventually(check: Callable[[], object], timeout_s: float = 20.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < end, "it did not become true in time"
-        time.sleep(0.02)
+from tests.waiting import eventually
 
 
 class Writer(threading.Thread):

@@ -3,7 +3,7 @@
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,21 +28,13 @@ from orchestrator.bandit import Snapshot
 from orchestrator.learning import POLICY, PolicyProjection
 from orchestrator.settings import OrchestratorSettings
 from tests.nats.server import NatsServer
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
 REPOSITORY = Path(__file__).parents[2]
 OTHERS = ("lexical", "semantic", "graph", "memory", "exploration", "ranker")
 READY_S = 90.0
 TAKE_OVER_S = 10.0
-
-
-def eventually(check: Callable[[], object], timeout_s: float = 30.0) -> float:
-    """Return how many seconds it took to become true."""
-    began = time.monotonic()
-    while not check():
-        assert time.monotonic() < began + timeout_s, "it did not become true in time"
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 class Machines:

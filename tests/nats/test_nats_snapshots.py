@@ -22,8 +22,8 @@ from forage.supervisor import Mesh
 from forage.testing.catalog import SCHEMA, items, upsert
 from forage.testing.log_contract import event
 from tests.nats.server import NatsServer
-from tests.nats.test_nats_faults import eventually
 from tests.unit.test_snapshots import KIND, Tally
+from tests.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 OFTEN = SnapshotSettings(every_s=0.1, least_changes=1)

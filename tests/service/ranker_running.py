@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from forage.registry import DirectoryRegistry
 from forage.serving import serve
 from forage.telemetry import Telemetry
 from forage.testing import catalog
+from forage.testing.serving import eventually
 from forage.v1 import query_pb2
 from forage.v1 import ranker_service_pb2 as pb
 from forage.v1 import ranker_service_pb2_grpc as pb_grpc
@@ -73,14 +73,6 @@ class Running:
     async def ready(self) -> bool:
         status = (await self.stub.GetRankerStatus(pb.GetRankerStatusRequest())).status
         return bool(status.ready)
-
-
-async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not await check():
-        if time.monotonic() > end:
-            raise TimeoutError(f"it did not become true within {LIMIT_S} s")
-        await asyncio.sleep(0.01)
 
 
 def publish(

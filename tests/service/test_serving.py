@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from forage.serving import serve
 from forage.telemetry import Telemetry
 from forage.testing import catalog
 from forage.testing.probe import GRPC_SERVICE, SECRET, SERVICE, ProbeSettings, install
+from forage.testing.serving import eventually
 from forage.v1 import generator_service_pb2 as pb
 from forage.v1 import generator_service_pb2_grpc as pb_grpc
 from forage.v1 import query_pb2
@@ -74,12 +75,6 @@ async def health(target: str, service: str = GRPC_SERVICE) -> int:
         request = health_pb2.HealthCheckRequest(service=service)
         answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=10)
         return int(answer.status)
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], limit_s: float = 10.0) -> None:
-    async with asyncio.timeout(limit_s):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 def info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
