@@ -37,7 +37,7 @@ Json = Any
 Tell = Callable[[str, float], None]
 SEEDS = 3
 FOLDS = 5
-_SIMULATION = RunSettings(requests=2_400, seeds=2, robustness=True)
+_SIMULATION = RunSettings(requests=4_000, seeds=2, robustness=True)
 _TARGETS: Mapping[tuple[str, str], tuple[float, float | None]] = {
     ("music", "5 folds by query"): (0.93, 0.025),
     ("scifact", "official split"): (0.765, None),
