@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from evaluation.report import _simulation_notes
+from evaluation.report.pages import _simulation_notes
 from evaluation.simulation.exploration_study import Explored
 from evaluation.simulation.results import ratio_cost
 from evaluation.simulation.run import RunSettings

@@ -1,0 +1,93 @@
+"""What the report measures, part by part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evaluation.collections import catalogue
+from evaluation.collections.files import judged_data
+from evaluation.evaluate import commands as evaluating
+from evaluation.evaluate.debiasing import measure_debiasing
+from evaluation.evaluate.experiment import evaluate
+from evaluation.evaluate.letor import measure_letor
+from evaluation.mesh import Mesh
+from evaluation.ope.coverage import CoverageSettings, measure_coverage
+from evaluation.simulation.run import RunSettings, run
+from evaluation.understanding.measuring import measure as measure_understanding
+
+Json = Any
+Tell = Callable[[str, float], None]
+SEEDS = 3
+FOLDS = 5
+SEARCHES = (60, 240)
+"""Searches of each training query whose clicks teach; the target is judged at the last."""
+_SIMULATION = RunSettings(requests=4_000, seeds=2, robustness=True)
+
+
+def _evaluated(name: str, work: Path, tell: Tell) -> Json:
+    collection = catalogue.load(name)
+    mesh = Mesh(collection, work / "cache")
+    mesh.open(lambda done, wanted: tell("index", done / wanted))
+    try:
+        found = evaluate(
+            mesh,
+            collection,
+            seeds=range(SEEDS),
+            folds=FOLDS,
+            progress=lambda stage, done, wanted: tell(stage, done / wanted),
+        )
+    finally:
+        mesh.close()
+    return [asdict(e) for e in found]
+
+
+def _simulation(work: Path, tell: Tell) -> Json:
+    folder = work / "simulation"
+    folder.mkdir(exist_ok=True)
+    run(_SIMULATION, judged_data(), cache=work / "scenes", out=folder, progress=tell)
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def _coverage(_: Path, tell: Tell) -> Json:
+    found = measure_coverage(
+        CoverageSettings(), progress=lambda share: tell("off-policy coverage", share)
+    )
+    return asdict(found)
+
+
+def _letor(_: Path, tell: Tell) -> Json:
+    tell("learning to rank", 0.0)
+    return [asdict(figure) for figure in measure_letor(judged_data(), seeds=range(SEEDS))]
+
+
+def _debiasing(_: Path, tell: Tell) -> Json:
+    tell("clicks with position bias", 0.0)
+    return [
+        asdict(measure_debiasing(judged_data(), seeds=range(SEEDS), searches_per_query=searches))
+        for searches in SEARCHES
+    ]
+
+
+def _understanding(_: Path, tell: Tell) -> Json:
+    tell("query understanding", 0.0)
+    return asdict(measure_understanding(judged_data()))
+
+
+EVALUATIONS = tuple(f"evaluation-{name}" for name in evaluating.DEFAULT)
+# The longest first, so that all cores are busy to the end.
+PARTS: Mapping[str, Callable[[Path, Tell], Json]] = {
+    "simulation": _simulation,
+    **{
+        part: partial(_evaluated, name)
+        for part, name in zip(EVALUATIONS, evaluating.DEFAULT, strict=True)
+    },
+    "coverage": _coverage,
+    "letor": _letor,
+    "debiasing": _debiasing,
+    "understanding": _understanding,
+}
