@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from evaluation.collections import catalogue
 from evaluation.collections.files import judged_data
@@ -91,3 +96,34 @@ PARTS: Mapping[str, Callable[[Path, Tell], Json]] = {
     "debiasing": _debiasing,
     "understanding": _understanding,
 }
+
+
+def measured(work: Path, workers: int) -> dict[str, Json]:
+    """Return the figures of all parts, by name; what is in the work folder is not done again."""
+    work.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    missing = [name for name in PARTS if not _file(work, name).exists()]
+    # Engines and XGBoost keep threads that would not survive a fork.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(_measure, work, name, began) for name in missing]):
+            done.result()
+    return {name: json.loads(_file(work, name).read_text(encoding="utf-8")) for name in PARTS}
+
+
+def _file(work: Path, part: str) -> Path:
+    return work / f"{part}.json"
+
+
+def _measure(work: Path, part: str, began: float) -> None:
+    console = Console(stderr=True)
+    told = 0.0
+
+    def tell(stage: str, share: float) -> None:
+        nonlocal told
+        if share >= 1 or time.time() - told > 10:
+            told = time.time()
+            console.print(f"{told - began:6.0f} s  {part}: {stage}: {share:.0%}")
+
+    figures = json.dumps(PARTS[part](work, tell), indent=1)
+    _file(work, part).write_text(figures, encoding="utf-8")
+    console.print(f"{time.time() - began:6.0f} s  {part}: measured")
