@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from forage.catalog import Item, Value
-from forage.client import Client, Feedback
+from forage.client import Client, Feedback, SearchPage
 from forage.errors import ForageError, NotFoundError
 from forage.importer import wait_applied
 from forage.supervisor import Mesh, State
@@ -46,12 +46,19 @@ def trace_of(running: RunningMesh, request_id: str, spans: int) -> Trace:
 
 
 def test_a_search_answers_with_what_every_called_generator_found(running_mesh: RunningMesh):
-    with running_mesh.client() as client:
-        page = client.search("the lantern keeper", policy="full", explain=True)
+    pages: list[SearchPage] = []
 
+    def whole() -> bool:
+        # On a starved machine a call may run into its deadline, and the answer then says so.
+        pages.append(client.search("the lantern keeper", policy="full", explain=True))
+        return not pages[-1].degraded
+
+    with running_mesh.client() as client:
+        eventually(whole)
+
+    page = pages[-1]
     assert page.results[0].item.texts("title") == ("The Lantern Keeper",)
     assert {o.generator for o in page.outcomes if o.status == "answered"} == set(GENERATORS)
-    assert page.degraded == ()
     assert page.model_version == 0, "nothing has been trained"
 
 
