@@ -9,9 +9,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= data
 
-
-
-
 .PHONY: help setup demo test lint proto lock bench scaling quality compare up mesh clean check-compose check-chart check-kubernetes check-nats check-milvus chart-goldens
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -85,7 +82,7 @@ bench: $(READY) ## Measure speed and memory on the demo catalogue, and say where
 scaling: $(READY) ## Measure how cost grows with the catalogue (ITEMS=10000).
 	@$(BIN)/python -m bench.scaling --items $(or $(ITEMS),10000) --work $(DATA)/scaling
 
-quality: $(READY) ## Measure quality on the judged collections and write docs/quality.md (about an hour).
+quality: $(READY) ## Measure quality on the judged collections and write docs/quality.md (20 minutes on two cores).
 	@$(BIN)/python -m evaluation.report --work $(DATA)/quality
 
 compare: $(READY) ## Install the peers (LightGBM, MABWiser, Vowpal Wabbit) and simulate with them.
