@@ -45,7 +45,9 @@ class Follower:
 
     A projection never loses a record to an error: one that cannot be applied holds its projection
     up, is retried with backoff and named in the status, while the other projections go on. After
-    an exception `apply` is given the same records again, so it should take in all or nothing.
+    an exception `apply` is given the same records again, so it should take in all or nothing. An
+    `UnavailableError` that is no `StorageError` says that it waits for another process: that is no
+    failure, and logged as a warning once a minute.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from forage.errors import StartupError, StorageError
+from forage.errors import ForageError, StartupError, StorageError, UnavailableError
 from forage.log.interface import EventLog, Record, Topic
 from forage.log.projection import Projection
 from forage.log.snapshots import IndexSnapshots
@@ -20,6 +20,7 @@ _WAIT_S = 0.25
 _LINGER_S = 0.2
 _FIRST_BACKOFF_S = 0.1
 _LAST_BACKOFF_S = 5.0
+_SAY_WAITING_S = 60.0
 _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 OnError = Callable[[str, Exception], None]
@@ -65,6 +66,7 @@ class Tail(threading.Thread):
         self._checkpoint_at = 0.0
         self._apply_error = ""
         self._checkpoint_error = ""
+        self._say_waiting_at = 0.0
         self._errands: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
 
     @property
@@ -200,9 +202,15 @@ class Tail(threading.Thread):
         """Log and report a failure; return the text for the status."""
         notes = getattr(error, "__notes__", [])
         text = "; ".join([f"{type(error).__name__}: {error}", *notes])
-        if text == before:
+        if isinstance(error, UnavailableError) and not isinstance(error, StorageError):
+            # Waiting for another process is expected, and may take thousands of attempts.
+            if time.monotonic() >= self._say_waiting_at:
+                _logger.warning("projection %s waits: %s", self.projection.name, error)
+                self._say_waiting_at = time.monotonic() + _SAY_WAITING_S
+        elif text == before:
             _logger.warning("projection %s still fails: %s", self.projection.name, text)
         else:
-            _logger.error("projection %s: %s", self.projection.name, text, exc_info=error)
+            defect = None if isinstance(error, ForageError) else error
+            _logger.error("projection %s: %s", self.projection.name, text, exc_info=defect)
         self._callbacks.on_error(self.projection.name, error)
         return text

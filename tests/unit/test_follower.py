@@ -289,7 +289,7 @@ def test_a_poison_record_holds_up_its_projection_only_and_is_named(
 
 
 def test_a_storage_error_is_waited_out(
-    log: SqliteEventLog, follow: Callable[..., Follower]
+    log: SqliteEventLog, follow: Callable[..., Follower], caplog: pytest.LogCaptureFixture
 ) -> None:
     full = threading.Event()
     full.set()
@@ -309,6 +309,52 @@ def test_a_storage_error_is_waited_out(
     assert keys.keys == [str(key) for key in range(30)]
     assert keys.batches == [30], "the disk is at fault, so the batch is not made smaller"
     assert follower.status()[0].last_error == ""
+    failures = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert failures
+    assert not any(r.exc_info for r in failures), "only a defect needs a traceback"
+
+
+def waiting_in_the_log(
+    log: SqliteEventLog, follow: Callable[..., Follower], caplog: pytest.LogCaptureFixture
+) -> list[logging.LogRecord]:
+    """Have a projection wait three times, each for another sequence; return what is logged of it."""
+    behind = iter(range(3))
+
+    def refuse(record: Record) -> None:
+        reached = next(behind, None)
+        if reached is not None:
+            raise UnavailableError(f"the collection has come to {reached}: waiting for the indexer")
+
+    log.append(upserts("a"))
+    follower = follow(Keys(refuse=refuse), batch=1)
+    until(lambda: "waiting for the indexer" in follower.status()[0].last_error)
+    follower.wait_for(Topic.CATALOG, 1, Deadline.after(SOON_S))
+    return [r for r in caplog.records if r.name == "forage.log.tail"]
+
+
+def test_waiting_for_another_process_is_one_warning_in_words(
+    log: SqliteEventLog, follow: Callable[..., Follower], caplog: pytest.LogCaptureFixture
+) -> None:
+    (said,) = waiting_in_the_log(log, follow, caplog)
+
+    assert (said.levelno, said.exc_info) == (logging.WARNING, None)
+    assert said.getMessage() == (
+        "projection keys waits: the collection has come to 0: waiting for the indexer"
+    )
+
+
+def test_long_waiting_is_said_again(
+    log: SqliteEventLog,
+    follow: Callable[..., Follower],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("forage.log.tail._SAY_WAITING_S", 0.0)
+
+    said = waiting_in_the_log(log, follow, caplog)
+
+    assert len(said) == 3
+    assert {r.levelno for r in said} == {logging.WARNING}
 
 
 def test_state_that_cannot_be_saved_is_reported_and_applying_goes_on(
