@@ -42,6 +42,21 @@ class Lease(Protocol):
         ...
 
 
+def checked_name(name: str) -> str:
+    """Return the name; raises `InvalidArgumentError` if no lease may be called so."""
+    if not _NAME.fullmatch(name):
+        raise InvalidArgumentError(
+            "name", f"'{name}' is not a name", allowed="lower-case letters, digits, . - and _"
+        )
+    return name
+
+
+def check_ttl(ttl_s: float) -> None:
+    """Raise `ValueError` unless there is some time to live."""
+    if not ttl_s > 0:
+        raise ValueError(f"ttl_s is {ttl_s}, must be positive")
+
+
 class FileLease:
     """A `Lease` among the processes of one machine: one small file per name, changed under lock."""
 
@@ -79,11 +94,7 @@ class FileLease:
                 path.unlink(missing_ok=True)
 
     def _file(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise InvalidArgumentError(
-                "name", f"'{name}' is not a name", allowed="lower-case letters, digits, . - and _"
-            )
-        return self._root / f"{name}.lease"
+        return self._root / f"{checked_name(name)}.lease"
 
     def _read(self, path: Path) -> tuple[str, bool]:
         """Return who has the lease, and whether it is free to be taken by another."""
@@ -101,7 +112,6 @@ class FileLease:
         return holder, not 0 <= self._clock() - granted < ttl_s
 
     def _write(self, path: Path, holder: str, ttl_s: float) -> None:
-        if not ttl_s > 0:
-            raise ValueError(f"ttl_s is {ttl_s}, must be positive")
+        check_ttl(ttl_s)
         state = {"holder": holder, "granted": self._clock(), "ttl_s": ttl_s}
         replace_file(path, json.dumps(state).encode())

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import BinaryIO, Protocol, Self, TypeAlias
 
 from forage.durable import locked, replace_file, sync_directory
 from forage.errors import ConflictError, InvalidArgumentError, NotFoundError, StorageError
@@ -41,6 +41,71 @@ class ArtifactInfo:
     """Whatever the publisher wanted to be known: metrics, training range, feature version."""
     parent: int | None
     """The version that was current when this one was published: what it was measured against."""
+
+    @classmethod
+    def draft(
+        cls,
+        kind: str,
+        payload: bytes | memoryview,
+        metadata: Mapping[str, JSON],
+        *,
+        created: float,
+    ) -> Self:
+        """Describe a payload that has no version yet, and so 0.
+
+        Raises `InvalidArgumentError` for a kind that is no name, `ValueError` for metadata that is
+        not JSON.
+        """
+        return cls(
+            kind=checked_kind(kind),
+            version=0,
+            sha256=hashlib.sha256(payload).hexdigest(),
+            size=len(payload),
+            created=created,
+            metadata=json.loads(json.dumps(dict(metadata), allow_nan=False)),
+            parent=None,
+        )
+
+    def to_json(self) -> bytes:
+        """Return all of it as JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """Read what `to_json` gave; raises `ValueError` or `TypeError` if it is damaged."""
+        return cls(**json.loads(content))
+
+
+def is_kind(name: str) -> bool:
+    """Return whether a kind may be called so."""
+    return _KIND.fullmatch(name) is not None
+
+
+def checked_kind(kind: str) -> str:
+    """Return the kind; raises `InvalidArgumentError` if it is no name."""
+    if not is_kind(kind):
+        raise InvalidArgumentError(
+            "kind", f"'{kind}' is not a name", allowed="lower-case letters, digits, - and _"
+        )
+    return kind
+
+
+def check_current(kind: str, current: int | None, expected: int | None) -> None:
+    """Raise `ConflictError` unless the current version is the expected one."""
+    if current != expected:
+        raise ConflictError(
+            f"{kind} version {current} is current, not {expected}",
+            metadata={"kind": kind, "current": str(current), "expected": str(expected)},
+        )
+
+
+def no_version(kind: str, version: int | None) -> NotFoundError:
+    """Return the error for a version that is not there; None is the current one."""
+    if version is None:
+        return NotFoundError(f"there is no current {kind} yet", metadata={"kind": kind})
+    return NotFoundError(
+        f"there is no {kind} version {version}", metadata={"kind": kind, "version": str(version)}
+    )
 
 
 class Registry(Protocol):
@@ -148,23 +213,16 @@ class DirectoryRegistry:
         """Store a new version; see `Registry.publish`."""
         if not make_current and expected_current is not None:
             raise ValueError("expected_current has no meaning without make_current")
-        portable = json.loads(json.dumps(dict(metadata), allow_nan=False))
+        draft = ArtifactInfo.draft(kind, payload, metadata, created=self._clock())
         folder = self._folder(kind)
         with locked(folder / "lock"):
             current = self._current_version(kind)
             if make_current:
-                _expect(kind, current, expected_current)
-            info = ArtifactInfo(
-                kind=kind,
-                version=max(self._versions(kind), default=0) + 1,
-                sha256=hashlib.sha256(payload).hexdigest(),
-                size=len(payload),
-                created=self._clock(),
-                metadata=portable,
-                parent=current,
-            )
+                check_current(kind, current, expected_current)
+            version = max(self._versions(kind), default=0) + 1
+            info = replace(draft, version=version, parent=current)
             replace_file(_payload_file(folder, info.version), payload)
-            replace_file(_info_file(folder, info.version), json.dumps(asdict(info)).encode())
+            replace_file(_info_file(folder, info.version), info.to_json())
             if make_current:
                 replace_file(folder / "current", str(info.version).encode())
         return info
@@ -182,7 +240,7 @@ class DirectoryRegistry:
         """Return a version with its verified payload; see `Registry.load`."""
         wanted = self._current_version(kind) if version is None else version
         if wanted is None:
-            raise NotFoundError(f"there is no current {kind} yet", metadata={"kind": kind})
+            raise no_version(kind, None)
         info = self._info(kind, wanted)
         path = _payload_file(self._folder(kind), wanted)
         payload = _read(path)
@@ -213,7 +271,7 @@ class DirectoryRegistry:
         folder = self._folder(kind)
         with locked(folder / "lock"):
             info = self._info(kind, version)
-            _expect(kind, self._current_version(kind), expected)
+            check_current(kind, self._current_version(kind), expected)
             replace_file(folder / "current", str(version).encode())
         return info
 
@@ -250,14 +308,10 @@ class DirectoryRegistry:
         with locked(folder / "lock"):
             if info.version not in self._versions(info.kind):
                 replace_file(_payload_file(folder, info.version), payload)
-                replace_file(_info_file(folder, info.version), json.dumps(asdict(info)).encode())
+                replace_file(_info_file(folder, info.version), info.to_json())
 
     def _folder(self, kind: str) -> Path:
-        if not _KIND.fullmatch(kind):
-            raise InvalidArgumentError(
-                "kind", f"'{kind}' is not a name", allowed="lower-case letters, digits, - and _"
-            )
-        return self._root / kind
+        return self._root / checked_kind(kind)
 
     def _versions(self, kind: str) -> set[int]:
         return {int(p.stem) for p in self._folder(kind).glob("*.json")}
@@ -275,23 +329,12 @@ class DirectoryRegistry:
         path = _info_file(self._folder(kind), version)
         content = _read(path)
         if content is None:
-            raise NotFoundError(
-                f"there is no {kind} version {version}",
-                metadata={"kind": kind, "version": str(version)},
-            )
+            raise no_version(kind, version)
         try:
-            info = ArtifactInfo(**json.loads(content))
+            info = ArtifactInfo.from_json(content)
         except (ValueError, TypeError) as error:
             raise StorageError(f"{path} is damaged: {error}") from error
         return replace(info, kind=kind, version=version)
-
-
-def _expect(kind: str, current: int | None, expected: int | None) -> None:
-    if current != expected:
-        raise ConflictError(
-            f"{kind} version {current} is current, not {expected}",
-            metadata={"kind": kind, "current": str(current), "expected": str(expected)},
-        )
 
 
 def _damaged(path: Path, info: ArtifactInfo) -> StorageError:

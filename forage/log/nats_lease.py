@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
-from forage.errors import InvalidArgumentError
+from forage.lease import check_ttl, checked_name
 from forage.log.nats_connection import NatsConnection
 from forage.log.nats_entries import Entries
 from forage.log.nats_streams import Layout
-
-_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 
 
 class NatsLease:
@@ -26,20 +22,20 @@ class NatsLease:
 
     def acquire(self, name: str, holder: str, ttl_s: float) -> bool:
         """Take the lease if possible; see `Lease.acquire`."""
-        _check(name, ttl_s)
-        taking = self._take(name, holder, ttl_s, free_too=True)
+        check_ttl(ttl_s)
+        taking = self._take(checked_name(name), holder, ttl_s, free_too=True)
         return self._connection.run(taking, f"acquire lease '{name}'")
 
     def renew(self, name: str, holder: str, ttl_s: float) -> bool:
         """Hold on to the lease; see `Lease.renew`."""
-        _check(name, ttl_s)
-        taking = self._take(name, holder, ttl_s, free_too=False)
+        check_ttl(ttl_s)
+        taking = self._take(checked_name(name), holder, ttl_s, free_too=False)
         return self._connection.run(taking, f"renew lease '{name}'")
 
     def release(self, name: str, holder: str) -> None:
         """Give the lease back; see `Lease.release`."""
-        _check(name, 1.0)
-        self._connection.run(self._release(name, holder), f"release lease '{name}'")
+        releasing = self._release(checked_name(name), holder)
+        self._connection.run(releasing, f"release lease '{name}'")
 
     async def _take(self, name: str, holder: str, ttl_s: float, *, free_too: bool) -> bool:
         entry = await self._entries.get(name)
@@ -52,12 +48,3 @@ class NatsLease:
         entry = await self._entries.get(name)
         if entry.value == holder.encode():
             await self._entries.swap(name, None, entry.revision)
-
-
-def _check(name: str, ttl_s: float) -> None:
-    if not _NAME.fullmatch(name):
-        raise InvalidArgumentError(
-            "name", f"'{name}' is not a name", allowed="lower-case letters, digits, . - and _"
-        )
-    if not ttl_s > 0:
-        raise ValueError(f"ttl_s is {ttl_s}, must be positive")

@@ -5,23 +5,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, TypeVar
 
 from nats.js.errors import APIError
 
-from forage.errors import ConflictError, InvalidArgumentError, NotFoundError, StorageError
+from forage.errors import StorageError
 from forage.log.nats_connection import FULL, NatsConnection
 from forage.log.nats_entries import Entries
 from forage.log.nats_objects import Objects
 from forage.log.nats_streams import Layout
-from forage.registry import JSON, ArtifactInfo
+from forage.registry import (
+    JSON,
+    ArtifactInfo,
+    check_current,
+    checked_kind,
+    is_kind,
+    no_version,
+)
 
-_KIND = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _BYTES_PER_S = 4 * 2**20
 _LARGEST_S = 600.0
 _STRAY_S = 3_600.0
@@ -77,57 +82,51 @@ class NatsRegistry:
         """Store a new version; see `Registry.publish`."""
         if not make_current and expected_current is not None:
             raise ValueError("expected_current has no meaning without make_current")
-        draft = ArtifactInfo(
-            kind=_checked(kind),
-            version=0,
-            sha256=hashlib.sha256(payload).hexdigest(),
-            size=len(payload),
-            created=self._clock(),
-            metadata=json.loads(json.dumps(dict(metadata), allow_nan=False)),
-            parent=None,
-        )
+        draft = ArtifactInfo.draft(kind, payload, metadata, created=self._clock())
         work = self._publish(draft, payload, make_current, expected_current)
         return self._run(work, f"publish {kind}", len(payload))
 
     def current(self, kind: str) -> ArtifactInfo | None:
         """Return the current version; see `Registry.current`."""
-        return self._run(self._current(_checked(kind)), f"read {kind}")
+        return self._run(self._current(checked_kind(kind)), f"read {kind}")
 
     def changed(self, kind: str, since_version: int | None) -> bool:
         """Return whether there is another current version, by reading one small entry."""
-        return self._run(self._versions(_checked(kind)), f"read {kind}").current != since_version
+        return (
+            self._run(self._versions(checked_kind(kind)), f"read {kind}").current != since_version
+        )
 
     def load(self, kind: str, version: int | None = None) -> tuple[ArtifactInfo, bytes]:
         """Return a version with its verified payload; see `Registry.load`."""
-        return self._run(self._load(_checked(kind), version), f"load {kind}", None)
+        return self._run(self._load(checked_kind(kind), version), f"load {kind}", None)
 
     def fetch(self, kind: str, version: int, file: BinaryIO) -> ArtifactInfo:
         """Write a version's payload into a file; see `Registry.fetch`."""
-        return self._run(self._fetch(_checked(kind), version, file), f"load {kind}", None)
+        return self._run(self._fetch(checked_kind(kind), version, file), f"load {kind}", None)
 
     def set_current(self, kind: str, version: int, *, expected: int | None) -> ArtifactInfo:
         """Make an existing version current; see `Registry.set_current`."""
-        work = self._set_current(_checked(kind), version, expected)
+        work = self._set_current(checked_kind(kind), version, expected)
         return self._run(work, f"change {kind}")
 
     def history(self, kind: str) -> list[ArtifactInfo]:
         """Return all versions, newest first; see `Registry.history`."""
-        return self._run(self._history(_checked(kind)), f"read {kind}", None)
+        return self._run(self._history(checked_kind(kind)), f"read {kind}", None)
 
     def prune(self, kind: str, *, keep: int) -> list[int]:
         """Remove old versions; see `Registry.prune`."""
         if keep < 1:
             raise ValueError(f"keep is {keep}, must be at least 1")
-        return self._run(self._prune(_checked(kind), keep), f"prune {kind}", None)
+        return self._run(self._prune(checked_kind(kind), keep), f"prune {kind}", None)
 
     def kinds(self) -> list[str]:
         """Return all kinds that have a version; see `Registry.kinds`."""
         keys = self._run(self._entries.keys(), "read the kinds")
-        return sorted(key for key in keys if _KIND.fullmatch(key))
+        return sorted(key for key in keys if is_kind(key))
 
     def adopt(self, info: ArtifactInfo, payload: bytes) -> None:
         """Store a version of another registry; see `Registry.adopt`."""
-        _checked(info.kind)
+        checked_kind(info.kind)
         self._run(self._adopt(info, payload), f"adopt {info.kind}", len(payload))
 
     def _run(self, work: Coroutine[Any, Any, T], doing: str, size: int | None = 0) -> T:
@@ -155,11 +154,11 @@ class NatsRegistry:
         kind, name = draft.kind, f"{draft.kind}.{uuid.uuid4().hex}"
         found = await self._versions(kind)
         if make_current:
-            _expect(kind, found.current, expected)
+            check_current(kind, found.current, expected)
         await self._put(_object(name), payload)
         while True:
             info = replace(draft, version=found.newest + 1, parent=found.current)
-            await self._entries.put(name, json.dumps(asdict(info)).encode())
+            await self._entries.put(name, info.to_json())
             wanted = replace(
                 found,
                 newest=info.version,
@@ -171,7 +170,7 @@ class NatsRegistry:
             found = await self._versions(kind)
             if make_current and found.current != expected:
                 await self._remove(name)
-                _expect(kind, found.current, expected)
+                check_current(kind, found.current, expected)
 
     async def _adopt(self, info: ArtifactInfo, payload: bytes) -> None:
         name = f"{info.kind}.{uuid.uuid4().hex}"
@@ -180,7 +179,7 @@ class NatsRegistry:
             if info.version in found.objects:
                 return
             await self._put(_object(name), payload)
-            await self._entries.put(name, json.dumps(asdict(info)).encode())
+            await self._entries.put(name, info.to_json())
             wanted = replace(
                 found,
                 newest=max(found.newest, info.version),
@@ -197,12 +196,9 @@ class NatsRegistry:
         name = found.objects.get(version)
         entry = None if name is None else await self._entries.get(name)
         if entry is None or entry.value is None:
-            raise NotFoundError(
-                f"there is no {kind} version {version}",
-                metadata={"kind": kind, "version": str(version)},
-            )
+            raise no_version(kind, version)
         try:
-            info = ArtifactInfo(**json.loads(entry.value))
+            info = ArtifactInfo.from_json(entry.value)
         except (ValueError, TypeError) as error:
             raise StorageError(f"the registry's entry '{name}' is damaged: {error}") from error
         return replace(info, kind=kind, version=version)
@@ -211,7 +207,7 @@ class NatsRegistry:
         found = await self._versions(kind)
         wanted = found.current if version is None else version
         if wanted is None:
-            raise NotFoundError(f"there is no current {kind} yet", metadata={"kind": kind})
+            raise no_version(kind, None)
         with io.BytesIO() as file:
             info = await self._fetch(kind, wanted, file)
             return info, file.getvalue()
@@ -236,7 +232,7 @@ class NatsRegistry:
         while True:
             found = await self._versions(kind)
             info = await self._info(kind, found, version)
-            _expect(kind, found.current, expected)
+            check_current(kind, found.current, expected)
             wanted = replace(found, current=version)
             if await self._entries.swap(kind, wanted.to_bytes(), found.revision):
                 return info
@@ -284,19 +280,3 @@ class NatsRegistry:
 def _object(name: str) -> str:
     # Names of objects are one token of a subject, names of entries are made into one.
     return name.replace(".", "-")
-
-
-def _checked(kind: str) -> str:
-    if not _KIND.fullmatch(kind):
-        raise InvalidArgumentError(
-            "kind", f"'{kind}' is not a name", allowed="lower-case letters, digits, - and _"
-        )
-    return kind
-
-
-def _expect(kind: str, current: int | None, expected: int | None) -> None:
-    if current != expected:
-        raise ConflictError(
-            f"{kind} version {current} is current, not {expected}",
-            metadata={"kind": kind, "current": str(current), "expected": str(expected)},
-        )

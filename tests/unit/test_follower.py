@@ -317,7 +317,7 @@ def test_a_storage_error_is_waited_out(
 def waiting_in_the_log(
     log: SqliteEventLog, follow: Callable[..., Follower], caplog: pytest.LogCaptureFixture
 ) -> list[logging.LogRecord]:
-    """Have a projection wait three times, each for another sequence; return what is logged of it."""
+    """Have a projection wait three times, each for something else; return what is logged of it."""
     behind = iter(range(3))
 
     def refuse(record: Record) -> None:
