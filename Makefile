@@ -59,10 +59,10 @@ lock: $(READY) ## Resolve pyproject.toml again into requirements.lock.
 	  --generate-hashes --no-emit-index-url --quiet -o requirements.build.lock
 
 check-nats: $(READY) ## Test the NATS engine on real servers: promises, faults, copies, the mesh.
-	@PYTHON=$(BIN)/python deploy/check_nats.sh $(ARGS)
+	@PYTHON=$(BIN)/python deploy/check_engine.sh nats $(ARGS)
 
 check-milvus: $(READY) ## Test the semantic generator on a real Milvus server: contract, faults, start-up errors.
-	@PYTHON=$(BIN)/python deploy/check_milvus.sh $(ARGS)
+	@PYTHON=$(BIN)/python deploy/check_engine.sh milvus $(ARGS)
 
 check-compose: $(READY) ## Build the images, run the whole stack: import, search, trace, kill, restart (FORAGE_LOCAL_IMAGES=1 pulls none).
 	@FORAGE=$(BIN)/forage deploy/check_compose.sh
