@@ -2,16 +2,12 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from forage.catalog.embedding_text import embed_text
 from forage.catalog.filters import matches
-from forage.encoder import CachedEncoder, MiniLMEncoder, VectorCache
+from forage.encoder import CachedEncoder, VectorCache
 from forage.errors import StartupError
 from forage.log import Topic
 from forage.retrieval import Deadline, Filter, Query, UserContext
@@ -19,9 +15,10 @@ from forage.services import Runtime
 from forage.testing import catalog
 from forage.testing.bench import Bench
 from forage.testing.projection_contract import ids
-from forage.testing.retriever_contract import RetrieverContract, text_query
+from forage.testing.retriever_contract import text_query
 from generators.semantic.retriever import SemanticRetriever
 from generators.semantic.settings import SemanticSettings
+from tests.contract.semantic_contract import ExactContract, shared_encoder
 
 
 def open_semantic(data_dir: Path, runtime: Runtime) -> SemanticRetriever:
@@ -30,79 +27,9 @@ def open_semantic(data_dir: Path, runtime: Runtime) -> SemanticRetriever:
     return SemanticRetriever(SemanticSettings(data_dir=data_dir), runtime, encoder, vectors)
 
 
-@cache
-def shared_encoder() -> MiniLMEncoder:
-    return MiniLMEncoder(threads=2)
-
-
-VALUES = ["Drama", "comedy", "ENGLISH", "french", "mara ellwood", "amélie ROUX", ""]
-VALUES += ["person:sefa-morrow", "genre:horror", "Genre:Horror", '") or (1 == 1']
-FILTERS = st.lists(
-    st.one_of(
-        st.builds(
-            Filter,
-            st.sampled_from(["genre", "cast", "director", "language"]),
-            st.lists(
-                st.sampled_from(VALUES),
-                min_size=1,
-                max_size=4,
-            ).map(tuple),
-            exclude=st.booleans(),
-        ),
-        st.builds(
-            Filter,
-            st.just("kind"),
-            st.lists(st.sampled_from(["film", "person", "genre", "Film"]), min_size=1).map(tuple),
-            exclude=st.booleans(),
-        ),
-        st.builds(
-            Filter,
-            st.sampled_from(["year", "popularity"]),
-            minimum=st.none() | st.sampled_from([-1e300, 0.3, 0.35, 1991.0, 2003.0]),
-            maximum=st.none() | st.sampled_from([0.41, 0.95, 1999.0, 2003.0, 1e300]),
-            exclude=st.booleans(),
-        ),
-    ),
-    max_size=3,
-).map(tuple)
-
-
-class TestSemanticRetriever(RetrieverContract):
+class TestSemanticRetriever(ExactContract):
     def open_generator(self, data_dir: Path, runtime: Runtime) -> SemanticRetriever:
         return open_semantic(data_dir, runtime)
-
-    @pytest.fixture
-    def query(self) -> Query:
-        return text_query("a lonely astronaut in space")
-
-    @settings(
-        max_examples=60,
-        deadline=None,
-        suppress_health_check=[
-            HealthCheck.differing_executors,
-            HealthCheck.function_scoped_fixture,
-        ],
-    )
-    @given(filters=FILTERS)
-    def test_milvus_finds_what_brute_force_finds(
-        self, shared_bench: Bench, query: Query, filters: tuple[Filter, ...]
-    ) -> None:
-        items = [i for i in shared_bench.items.values() if matches(i, filters)]
-
-        hits = shared_bench.retrieve(replace(query, filters=filters), limit=100).hits
-
-        assert set(ids(hits)) == {i.item_id for i in items}
-
-    def test_scores_are_the_cosines_of_brute_force(self, shared_bench: Bench, query: Query) -> None:
-        encoder = shared_encoder()
-        items = list(shared_bench.items.values())
-        vectors = encoder.encode([embed_text(i, catalog.SCHEMA) for i in items])
-        cosines = vectors @ encoder.encode([query.text])[0]
-        expected = {i.item_id: float(c) for i, c in zip(items, cosines, strict=True)}
-
-        hits = shared_bench.retrieve(query, limit=100).hits
-
-        assert {h.item_id: h.score for h in hits} == pytest.approx(expected, abs=2e-3)
 
     def test_meaning_is_found_without_a_shared_word(self, shared_bench: Bench) -> None:
         found = ids(shared_bench.retrieve(text_query("spacecraft cosmonaut"), limit=2).hits)

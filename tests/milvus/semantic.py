@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pymilvus import MilvusClient
 
-from forage.encoder import CachedEncoder, MiniLMEncoder, VectorCache
+from forage.encoder import CachedEncoder, VectorCache
 from forage.services import Runtime
 from generators.semantic.retriever import SemanticRetriever
 from generators.semantic.settings import SemanticSettings
-
-
-@cache
-def shared_encoder() -> MiniLMEncoder:
-    return MiniLMEncoder(threads=1)
+from tests.contract.semantic_contract import shared_encoder
 
 
 def prefix(data_dir: Path) -> str:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from pymilvus import MilvusClient
 
-from forage.catalog.embedding_text import embed_text
-from forage.catalog.filters import matches
-from forage.retrieval import Filter, Query
+from forage.retrieval import Query
 from forage.services import Runtime
 from forage.testing import catalog
 from forage.testing.bench import Bench
-from forage.testing.projection_contract import ids
-from forage.testing.retriever_contract import RetrieverContract, text_query
+from forage.testing.retriever_contract import text_query
 from generators.semantic.retriever import SemanticRetriever
-from tests.contract.test_semantic import FILTERS
-from tests.milvus.semantic import collections, drop, open_semantic, shared_encoder
+from tests.contract.semantic_contract import ExactContract, SemanticContract, assert_cosines
+from tests.milvus.semantic import collections, drop, open_semantic
 from tests.milvus.server import MilvusServer
 
 HNSW = {
@@ -31,7 +26,7 @@ HNSW = {
 }
 
 
-class ServerContract(RetrieverContract):
+class ServerContract(SemanticContract):
     """What a server adds to the contract: a collection takes the place of the folder."""
 
     milvus: ClassVar[dict[str, object]] = {}
@@ -50,10 +45,6 @@ class ServerContract(RetrieverContract):
             yield from super()._run(data_dir)
         finally:
             drop(self.uri, data_dir)
-
-    @pytest.fixture
-    def query(self) -> Query:
-        return text_query("a lonely astronaut in space")
 
     def test_a_deleted_folder_is_rebuilt_with_the_same_answers(
         self, bench: Bench, query: Query
@@ -90,27 +81,8 @@ class ServerContract(RetrieverContract):
         assert bench.retrieve(query).hits == before.hits
 
 
-class TestFlat(ServerContract):
-    @settings(
-        max_examples=40,
-        deadline=None,
-        suppress_health_check=[
-            HealthCheck.differing_executors,
-            HealthCheck.function_scoped_fixture,
-        ],
-    )
-    @given(filters=FILTERS)
-    def test_milvus_finds_what_brute_force_finds(
-        self, shared_bench: Bench, query: Query, filters: tuple[Filter, ...]
-    ) -> None:
-        items = [i for i in shared_bench.items.values() if matches(i, filters)]
-
-        hits = shared_bench.retrieve(replace(query, filters=filters), limit=100).hits
-
-        assert set(ids(hits)) == {i.item_id for i in items}
-
-    def test_scores_are_the_cosines_of_brute_force(self, shared_bench: Bench, query: Query) -> None:
-        assert_cosines(shared_bench, query)
+class TestFlat(ServerContract, ExactContract):
+    pass
 
 
 class TestHnsw(ServerContract):
@@ -136,15 +108,3 @@ def test_every_index_and_metric_gives_cosines(
     finally:
         bench.close()
         drop(uri, tmp_path)
-
-
-def assert_cosines(bench: Bench, query: Query) -> None:
-    encoder = shared_encoder()
-    items = list(bench.items.values())
-    vectors = encoder.encode([embed_text(i, catalog.SCHEMA) for i in items])
-    cosines = vectors @ encoder.encode([query.text])[0]
-    expected = {i.item_id: float(c) for i, c in zip(items, cosines, strict=True)}
-
-    hits = bench.retrieve(query, limit=100).hits
-
-    assert {h.item_id: h.score for h in hits} == pytest.approx(expected, abs=2e-3)
