@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,12 +26,12 @@ from forage.log.checkpoint import CheckpointFile
 from forage.log.interactions import Engagement, Impression, InteractionReader
 from forage.registry import ArtifactInfo, Registry
 from forage.telemetry import Span, Telemetry, Tracer
-from forage.v1 import decision_pb2, plan_pb2
-from orchestrator import bandit
-from orchestrator.bandit import LEARNED, Learner, Observation, Snapshot
+from forage.v1 import decision_pb2
+from orchestrator import bandit, credit
+from orchestrator.bandit import Learner, Snapshot
 from orchestrator.bandit.archive import SnapshotDamagedError, SnapshotNewerError
 from orchestrator.context import FEATURE_VERSION, FEATURES
-from orchestrator.planner import LEARNED_POLICIES, context_of, parameters, preset_name
+from orchestrator.planner import parameters
 from orchestrator.settings import OrchestratorSettings
 
 POLICY = "policy"
@@ -62,9 +62,6 @@ def bandit_settings(settings: OrchestratorSettings) -> bandit.LearnerSettings:
     )
 
 
-_Rewards = dict[str, tuple[float, int]]
-
-
 @dataclass(slots=True)
 class _Pending:
     """A search that waits for its feedback."""
@@ -72,7 +69,7 @@ class _Pending:
     payload: bytes
     """The decision as recorded: a quarter of the memory of the message."""
     time: float
-    rewards: _Rewards = field(default_factory=dict)
+    rewards: credit.Rewards = field(default_factory=dict)
     """Item id to (best reward so far, position)."""
 
     @property
@@ -228,15 +225,15 @@ class PolicyProjection:
         decision = complete.decision
         if not self._learnable(decision):
             return
-        engagements = _engagements(decision, complete.rewards)
+        engagements = credit.engagements(decision, complete.rewards)
         if not self._counts(engaged=bool(engagements)):
             return
-        alone, added = self._observation(decision, engagements)
+        alone, added = credit.observations(decision, engagements, self._learner.linear)
         self._learner.observe(alone, time=now, sequence=sequence, added=added)
         if engagements:
-            self._credit(decision.request_id)
+            self._remember(decision.request_id)
         reward = min(1.0, sum(e.reward for e in engagements))
-        self._judge(decision, engagements, reward, now)
+        credit.judge(self._learner.safeguard, decision, engagements, reward, now, self._settings)
         self._on_reward(decision.plan.policy, reward)
         self._learned_since_publish += 1
 
@@ -256,7 +253,7 @@ class PolicyProjection:
         return True
 
     def _correct(
-        self, decision: decision_pb2.Decision, rewards: _Rewards, now: float, sequence: int
+        self, decision: decision_pb2.Decision, rewards: credit.Rewards, now: float, sequence: int
     ) -> None:
         """Learn from an engagement that came after its search was learned as unengaged.
 
@@ -265,16 +262,11 @@ class PolicyProjection:
         """
         if not self._learnable(decision):
             return
-        engagements = _engagements(decision, rewards)
-        ranks = {g: r for e in engagements for g, r in e.ranks.items()}
-        levels = bandit.Levels(self._settings.plan.fan_outs)
-        reached = {
-            g: next((f for f in levels.fan_outs if f >= rank), levels.fan_outs[-1])
-            for g, rank in ranks.items()
-        }
-        alone, added = self._observation(decision, engagements, reached)
+        engagements = credit.engagements(decision, rewards)
+        reached = credit.reached(engagements, bandit.Levels(self._settings.plan.fan_outs))
+        alone, added = credit.observations(decision, engagements, self._learner.linear, reached)
         self._learner.observe(alone, time=now, sequence=sequence, added=added)
-        self._credit(decision.request_id)
+        self._remember(decision.request_id)
         self._learned_since_publish += 1
 
     def _learnable(self, decision: decision_pb2.Decision) -> bool:
@@ -286,79 +278,10 @@ class PolicyProjection:
             and tuple(plan.calls[0].fan_out_levels) == self._settings.plan.fan_outs
         )
 
-    def _credit(self, request_id: str) -> None:
+    def _remember(self, request_id: str) -> None:
         self._credited[request_id] = None
         if len(self._credited) > _REMEMBERED:
             self._credited.popitem(last=False)
-
-    def _observation(
-        self,
-        decision: decision_pb2.Decision,
-        engagements: Sequence[bandit.Engagement],
-        reached: Mapping[str, int] | None = None,
-    ) -> tuple[Observation, Observation]:
-        """Return what the search teaches of each generator alone, and of what each adds."""
-        context = context_of(decision.plan)
-        executed: dict[str, int | None] = {
-            o.generator: o.fan_out
-            for o in decision.outcomes
-            if o.status == plan_pb2.OUTCOME_STATUS_ANSWERED
-        }
-        if reached is not None:
-            executed = {g: min(f or 0, reached.get(g, 0)) for g, f in executed.items()}
-        alone, added = (
-            bandit.observe(
-                context.levels,
-                context.generators,
-                context.phi,
-                executed=executed,
-                engagements=engagements,
-                precedence=precedence,
-            )
-            for precedence in ((), self._precedence(decision, executed))
-        )
-        return alone, added
-
-    def _precedence(
-        self, decision: decision_pb2.Decision, executed: Mapping[str, int | None]
-    ) -> list[str]:
-        """Return the generators that answered, by what a cost unit spent on each alone finds.
-
-        It is the greedy order in which a plan would be put together from nothing (Nemhauser,
-        Wolsey & Fisher, 1978): each is then credited with what it adds to the better ones. The
-        linear model says what each finds alone, for it is taught every find.
-        """
-        context = context_of(decision.plan)
-        finds, _ = self._learner.linear.moments(context.generators, context.phi)
-        worth = {}
-        for g, name in enumerate(context.generators):
-            level = context.levels.level(executed.get(name) or 0)
-            if level:
-                worth[name] = float(finds[g, level - 1]) / max(int(context.cost[g, level]), 1)
-        return sorted(worth, key=lambda name: (-worth[name], name))
-
-    def _judge(
-        self,
-        decision: decision_pb2.Decision,
-        engagements: Sequence[bandit.Engagement],
-        reward: float,
-        now: float,
-    ) -> None:
-        """Let the safeguard compare learned plans with presets, net of what they cost."""
-        plan, price = decision.plan, self._settings.plan.price
-        safeguard = self._learner.safeguard
-        if plan.policy in LEARNED_POLICIES and plan.source == plan_pb2.PLAN_SOURCE_POLICY:
-            safeguard.observe(LEARNED, reward - price * plan.cost, time=now)
-        if plan.source == plan_pb2.PLAN_SOURCE_FULL:
-            for index, preset in enumerate(self._settings.plan.presets):
-                cost = sum(self._settings.cost(g, f) for g, f in preset.items())
-                value = bandit.covered_reward(engagements, preset) - price * cost
-                safeguard.observe(preset_name(index), value, time=now)
-        if plan.source in (plan_pb2.PLAN_SOURCE_UNIFORM, plan_pb2.PLAN_SOURCE_FALLBACK):
-            executed = {c.generator: c.fan_out for c in plan.calls if c.fan_out}
-            for index, preset in enumerate(self._settings.plan.presets):
-                if {g: f for g, f in preset.items() if f} == executed:
-                    safeguard.observe(preset_name(index), reward - price * plan.cost, time=now)
 
     def publish_if_due(self) -> None:
         """Hold on to the lease; publish if there is news, enough time has passed, and we may."""
@@ -409,18 +332,3 @@ class PolicyProjection:
         """Give the lease back, so that another learner need not wait for it to expire."""
         if self._lease is not None:
             self._lease.release(LEASE, self._holder)
-
-
-def _engagements(decision: decision_pb2.Decision, rewards: _Rewards) -> list[bandit.Engagement]:
-    """Return the positive engagements, discounted by position, with the ranks that found them."""
-    found = []
-    ranks = {
-        shown.item_id: {p.generator: p.rank for p in shown.provenance}
-        for shown in (*decision.displayed, *decision.later)
-        if shown.item_id in rewards
-    }
-    for item_id, (reward, position) in rewards.items():
-        if reward > 0:
-            discount = 1 / math.log2(position + 1)
-            found.append(bandit.Engagement(min(1.0, reward * discount), ranks.get(item_id, {})))
-    return found

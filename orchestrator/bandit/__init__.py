@@ -1,4 +1,4 @@
-"""The bandit that plans retrieval: which generators to ask, and for how many items (DESIGN §5).
+"""The bandit that plans retrieval: which generators to ask, and for how many items.
 
 Pure: NumPy in, NumPy out; no I/O, no clock, no global randomness. `policy` says what a policy is,
 `thompson` and `baselines` are the policies, `hazard` and `linear` what they believe, `posterior`
