@@ -74,7 +74,6 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
     snapshots = Snapshots(settings, runtime.registry)
     switches = Switches(settings, runtime.registry)
     recorder = Recorder(runtime, planner, draws=settings.plan.propensity_draws)
-    load = Load(settings.load)
     channels, ranker = _channels(settings, runtime)
     hedges = _hedges(settings, runtime)
     parts = Parts(
@@ -89,35 +88,12 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
         fan_out=FanOut(channels, breakers, hedges, settings),
         ranking=Ranking(ranker, breakers[RANKER], hedges.get(RANKER), settings.ranker),
         recorder=recorder,
-        load=load,
+        load=Load(settings.load),
     )
     chores = _Chores(runtime, follower, policy, snapshots, switches, breakers)
-    entries: dict[str, Callable[[], int]] = {
-        catalog.name: lambda: len(catalog.view),
-        history.name: history.entries,
-        policy.name: lambda: policy.observations,
-    }
 
     def add_to(server: grpc.aio.Server) -> None:
-        search_service_pb2_grpc.add_SearchServiceServicer_to_server(
-            servicers.SearchServicer(
-                Pipeline(parts), load, follower, runtime, deadline_s=settings.deadline_ms / 1000
-            ),
-            server,
-        )
-        feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(
-            servicers.FeedbackServicer(runtime, recorder, settings.feedback), server
-        )
-        catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
-            servicers.CatalogServicer(
-                runtime, settings.schema_file, follower, entries, channels, ranker
-            ),
-            server,
-        )
-        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(
-            servicers.PolicyServicer(runtime, settings, snapshots, history, recorder, switches),
-            server,
-        )
+        _add_servicers(server, parts, follower, policy, switches, channels, ranker)
 
     async def start() -> None:
         await chores.start()
@@ -130,6 +106,44 @@ def build(settings: OrchestratorSettings, runtime: Runtime) -> Assembly:
         await asyncio.gather(*(c.close() for c in (*channels.values(), ranker)))
 
     return Assembly(add_to, _GRPC_SERVICES, follower, start, stop)
+
+
+def _add_servicers(
+    server: grpc.aio.Server,
+    parts: Parts,
+    follower: Follower,
+    policy: PolicyProjection,
+    switches: Switches,
+    generators: Mapping[str, grpc.aio.Channel],
+    ranker: grpc.aio.Channel,
+) -> None:
+    settings, runtime, recorder = parts.settings, parts.runtime, parts.recorder
+    catalog, history = parts.catalog, parts.history
+    entries: dict[str, Callable[[], int]] = {
+        catalog.name: lambda: len(catalog.view),
+        history.name: history.entries,
+        policy.name: lambda: policy.observations,
+    }
+    deadline_s = settings.deadline_ms / 1000
+    search_service_pb2_grpc.add_SearchServiceServicer_to_server(
+        servicers.SearchServicer(
+            Pipeline(parts), parts.load, follower, runtime, deadline_s=deadline_s
+        ),
+        server,
+    )
+    feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(
+        servicers.FeedbackServicer(runtime, recorder, settings.feedback), server
+    )
+    catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
+        servicers.CatalogServicer(
+            runtime, settings.schema_file, follower, entries, generators, ranker
+        ),
+        server,
+    )
+    policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(
+        servicers.PolicyServicer(runtime, settings, parts.snapshots, history, recorder, switches),
+        server,
+    )
 
 
 def _policy(settings: OrchestratorSettings, runtime: Runtime) -> PolicyProjection:

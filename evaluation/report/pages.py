@@ -55,29 +55,9 @@ def report(parts: Mapping[str, Json], pictures: Sequence[str], folder: str) -> l
         "",
         *table(["target", "figure", "wanted", "met"], targets),
         "",
-        "## Judged collections",
-        "",
-        "`forage evaluate`. Rankers are LambdaMART on the judgments of the training part, through"
-        " the product's own features and trainer; the rival is the best of all static fusions of"
-        " the training part, not equal weights. Milliseconds add up what the called generators"
-        " took.",
-        "",
-        *(line for one in evaluations for line in _evaluation(one)),
-        "## Learning to rank",
-        "",
-        *_letor_lines(parts["letor"], parts["debiasing"]),
-        "",
-        "## Mixed traffic, simulated users",
-        "",
-        "`forage simulate`: title queries, people and years, misspelt and partial names, themes,"
-        " empty browsing and next items, repeated by a Zipf law; position-based clicks with noise."
-        " The real planner, learner, memory and ranker, over lists that the real generators gave"
-        " once.",
-        "",
-        *_simulation_rows(parts["simulation"]),
-        "",
-        *_simulation_notes(parts["simulation"]["about"]),
-        *(line for name in pictures for line in (f"![{name}]({folder}/{name})", "")),
+        *_judged(evaluations),
+        *_learning_to_rank(parts["letor"], parts["debiasing"]),
+        *_mixed_traffic(parts["simulation"], pictures, folder),
         "## Off-policy evaluation",
         "",
         *_coverage_lines(parts["coverage"]),
@@ -94,6 +74,20 @@ def report(parts: Mapping[str, Json], pictures: Sequence[str], folder: str) -> l
         "",
         *(f"- {limit}" for limit in _LIMITS),
     ]
+
+
+def _judged(evaluations: Sequence[Json]) -> Iterator[str]:
+    yield "## Judged collections"
+    yield ""
+    yield (
+        "`forage evaluate`. Rankers are LambdaMART on the judgments of the training part, through"
+        " the product's own features and trainer; the rival is the best of all static fusions of"
+        " the training part, not equal weights. Milliseconds add up what the called generators"
+        " took."
+    )
+    yield ""
+    for one in evaluations:
+        yield from _evaluation(one)
 
 
 def _evaluation(one: Json) -> Iterator[str]:
@@ -125,7 +119,7 @@ def _evaluation(one: Json) -> Iterator[str]:
     yield ""
 
 
-def _letor_lines(letor: Json, debiasing: Json) -> list[str]:
+def _learning_to_rank(letor: Json, debiasing: Json) -> list[str]:
     rows = [[f["data"], f["trainer"], interval(f["ndcg"])] for f in letor]
     orders = [
         [name, *(interval(one[key]) for one in debiasing)]
@@ -142,6 +136,8 @@ def _letor_lines(letor: Json, debiasing: Json) -> list[str]:
     ]
     clicks = [f"{one['clicks']:,} clicks" for one in debiasing]
     return [
+        "## Learning to rank",
+        "",
         *table(["data", "trainer", "nDCG@10"], rows),
         "",
         "Trained on clicks of a position-based click model, in searches of one fixed order of the"
@@ -149,7 +145,26 @@ def _letor_lines(letor: Json, debiasing: Json) -> list[str]:
         " queries:",
         "",
         *table(["trained on", *clicks], [*orders, *shares]),
+        "",
     ]
+
+
+def _mixed_traffic(simulation: Json, pictures: Sequence[str], folder: str) -> Iterator[str]:
+    yield "## Mixed traffic, simulated users"
+    yield ""
+    yield (
+        "`forage simulate`: title queries, people and years, misspelt and partial names, themes,"
+        " empty browsing and next items, repeated by a Zipf law; position-based clicks with noise."
+        " The real planner, learner, memory and ranker, over lists that the real generators gave"
+        " once."
+    )
+    yield ""
+    yield from _simulation_rows(simulation)
+    yield ""
+    yield from _simulation_notes(simulation["about"])
+    for name in pictures:
+        yield f"![{name}]({folder}/{name})"
+        yield ""
 
 
 def _simulation_rows(simulation: Json) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -67,37 +67,12 @@ def score_slots(
     found = {u.query_id: understanding.interpret(tokenize(u.text)) for u in utterances}
     scores, misses = [], list[str]()
     for kind, allowed in attributes.items():
-        best, anywhere, precise = list[float](), list[float](), list[float]()
-        gold = 0
-        for utterance in utterances:
-            readings = found[utterance.query_id]
-            tokens = tokenize(utterance.text)
-            wanted = [s for s in utterance.slots if s.kind == kind and s.tokens]
-            gold += len(wanted)
-            for slot in wanted:
-                if not _known(gazetteer, slot, allowed):
-                    continue
-                right = _marks(readings[:1], tokens, slot, allowed)
-                best.append(float(right))
-                anywhere.append(float(_marks(readings, tokens, slot, allowed)))
-                if not right:
-                    misses.append(_miss(utterance, slot, readings))
-            marked = {s.tokens for s in wanted}
-            precise.extend(
-                float(tokens[s.start : s.end] in marked)
-                for s in _best(readings)
-                if s.attribute in allowed
-            )
-        scores.append(
-            SlotScores(
-                kind,
-                gold,
-                len(best),
-                mean_interval(best or [0.0], rng),
-                mean_interval(anywhere or [0.0], rng),
-                mean_interval(precise or [0.0], rng),
-            )
-        )
+        reading = _read(kind, allowed, utterances, found, gazetteer)
+        misses += reading.misses
+        shares = (reading.best, reading.anywhere, reading.precise)
+        recall, recall_any, precision = (mean_interval(one or [0.0], rng) for one in shares)
+        known = len(reading.best)
+        scores.append(SlotScores(kind, reading.gold, known, recall, recall_any, precision))
     untitled = [u for u in utterances if not any(s.kind in titles for s in u.slots)]
     claimed = [float(any(s.attribute == title for s in _best(found[u.query_id]))) for u in untitled]
     picked = rng.permutation(len(misses))[:_MISSES]
@@ -108,6 +83,47 @@ def score_slots(
         tuple(misses[i] for i in sorted(picked)),
         mean_interval(claimed, rng) if claimed else None,
     )
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How the slots of one kind were read, one by one."""
+
+    gold: int = 0
+    best: list[float] = field(default_factory=list)
+    anywhere: list[float] = field(default_factory=list)
+    precise: list[float] = field(default_factory=list)
+    misses: list[str] = field(default_factory=list)
+
+
+def _read(
+    kind: str,
+    allowed: frozenset[str],
+    utterances: Sequence[Utterance],
+    found: Mapping[str, Sequence[Interpretation]],
+    gazetteer: Gazetteer,
+) -> _Reading:
+    reading = _Reading()
+    for utterance in utterances:
+        readings = found[utterance.query_id]
+        tokens = tokenize(utterance.text)
+        wanted = [s for s in utterance.slots if s.kind == kind and s.tokens]
+        reading.gold += len(wanted)
+        for slot in wanted:
+            if not _known(gazetteer, slot, allowed):
+                continue
+            right = _marks(readings[:1], tokens, slot, allowed)
+            reading.best.append(float(right))
+            reading.anywhere.append(float(_marks(readings, tokens, slot, allowed)))
+            if not right:
+                reading.misses.append(_miss(utterance, slot, readings))
+        marked = {s.tokens for s in wanted}
+        reading.precise.extend(
+            float(tokens[s.start : s.end] in marked)
+            for s in _best(readings)
+            if s.attribute in allowed
+        )
+    return reading
 
 
 def _known(gazetteer: Gazetteer, slot: GoldSlot, allowed: frozenset[str]) -> bool:
