@@ -22,7 +22,7 @@ from forage.supervisor import Mesh
 from forage.testing.catalog import SCHEMA, items, upsert
 from forage.testing.log_contract import event
 from tests.nats.server import NatsServer
-from tests.unit.test_snapshots import KIND, Tally
+from tests.unit.snapshot_world import KIND, Tally
 from tests.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]

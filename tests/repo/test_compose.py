@@ -1,69 +1,23 @@
-"""The compose files, the image and the locks agree with the services' settings."""
+"""The compose files agree with the services' settings."""
 
 import re
-import socket
 import subprocess
-import sys
-import tomllib
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import grpc
 import pytest
-import yaml
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from forage import services
-from forage.settings import load
-from forage.signals import Attribute, Kind, Metric
-
-ROOT = Path(__file__).parents[2]
-SERVICES = ("lexical", "semantic", "graph", "memory", "exploration", "ranker", "orchestrator")
-FILES = ("docker-compose.yml", "compose.embedded.yaml")
-SERVERS = {"nats", "milvus", "collector", "jaeger", "prometheus"}
-
-
-def read(name):
-    return yaml.safe_load((ROOT / name).read_text())
-
-
-def by_default(text):
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
-
-
-def environment(container):
-    return {name: by_default(value) for name, value in container["environment"].items()}
-
-
-def settings(name, container=None):
-    return load(
-        name,
-        services.find(name).settings,
-        file=ROOT / "config" / f"{name}.yaml",
-        environment=environment(container) if container else {},
-    )
-
-
-def extended(container):
-    """Return a container as compose sees it, with what it extends."""
-    if "extends" not in container:
-        return container
-    origin = read(container["extends"]["file"])["services"][container["extends"]["service"]]
-    return {
-        **origin,
-        **container,
-        "environment": {**origin["environment"], **container["environment"]},
-        "volumes": [*origin["volumes"], *container["volumes"]],
-    }
-
-
-def forage(containers):
-    """Return (service, container) of those that run one of Forage's services, by container."""
-    return {
-        name: (c["command"][1], c)
-        for name, c in containers.items()
-        if c.get("command", [""])[0] == "serve"
-    }
+from tests.repo.compose_files import (
+    FILES,
+    ROOT,
+    SERVERS,
+    SERVICES,
+    by_default,
+    environment,
+    extended,
+    forage,
+    read,
+    settings,
+)
 
 
 @pytest.fixture(scope="module", params=FILES)
@@ -292,86 +246,6 @@ def test_the_demo_is_imported_into_an_empty_catalogue_or_if_that_was_interrupted
     assert ("nothing imported" in done.stdout) is not imports
 
 
-def test_the_image_does_not_run_as_root():
-    users = re.findall(r"^USER (\S+)$", (ROOT / "Dockerfile").read_text(), re.M)
-
-    assert users == ["10001:10001"]
-
-
-def test_the_build_context_has_what_the_dockerfile_copies_and_no_more():
-    kept = {
-        line[1:]
-        for line in (ROOT / ".dockerignore").read_text().splitlines()
-        if line.startswith("!")
-    }
-
-    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.M)
-
-    assert kept == {path for copied in copies for path in copied.split()}
-    assert all((ROOT / path).exists() for path in kept)
-
-
-def test_the_stack_sends_everything_to_the_collector_and_traces_on_to_jaeger(stack):
-    collector = read("deploy/observability/collector.yaml")
-    receiver = collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"]
-    port = receiver.rpartition(":")[2]
-
-    for service, container in forage(stack).values():
-        loaded = settings(service, container).settings
-        assert loaded.telemetry.endpoint == f"http://collector:{port}"
-    assert collector["exporters"]["otlp/jaeger"]["endpoint"] == "jaeger:4317"
-
-
-def test_prometheus_scrapes_where_the_collector_exports():
-    collector = read("deploy/observability/collector.yaml")
-    prometheus = read("deploy/observability/prometheus.yaml")
-    exported = collector["exporters"]["prometheus"]["endpoint"].rpartition(":")[2]
-
-    (job,) = prometheus["scrape_configs"]
-
-    assert job["static_configs"][0]["targets"] == [f"collector:{exported}"]
-
-
-def test_the_collector_s_pipelines_use_only_what_is_configured():
-    collector = read("deploy/observability/collector.yaml")
-
-    for pipeline in collector["service"]["pipelines"].values():
-        for part in ("receivers", "processors", "exporters"):
-            assert set(pipeline[part]) <= set(collector[part])
-
-
-def exported(metric):
-    """Return the names that the collector's Prometheus exporter gives a metric."""
-    gauge = metric.kind == Kind.GAUGE
-    unit = {"s": "_seconds", "1": "_ratio" if gauge else ""}.get(metric.unit, "")
-    name = metric.value.replace(".", "_") + unit
-    ends = {Kind.COUNTER: ["_total"], Kind.HISTOGRAM: ["_bucket", "_count", "_sum"]}
-    return {name + end for end in ends.get(metric.kind, [""])}
-
-
-def test_alarms_are_about_metrics_and_labels_that_exist():
-    names = set().union(*(exported(m) for m in Metric))
-    labels = {a.value.replace(".", "_") for a in Attribute}
-    labels |= {"service_name", "rpc_method", "rpc_grpc_status_code", "le"}
-
-    for group in read("deploy/observability/alarms.yaml")["groups"]:
-        for rule in group["rules"]:
-            used = set(re.findall(r"\b(?:forage|rpc)_\w+", rule["expr"])) - labels
-            assert used, rule["alert"]
-            assert used <= names, rule["alert"]
-            selected = re.findall(r"(\w+)=~?\"|by \(([^)]*)\)", rule["expr"])
-            for one, many in selected:
-                assert {one, *re.split(r",\s*", many)} - {""} <= labels, rule["alert"]
-            shown = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
-            assert shown <= labels
-
-
-def test_prometheus_has_the_alarms(stack):
-    (path,) = read("deploy/observability/prometheus.yaml")["rule_files"]
-
-    assert f"./deploy/observability/alarms.yaml:{path}:ro" in stack["prometheus"]["volumes"]
-
-
 def test_images_are_pinned_to_a_version(stack):
     images = [stack[name]["image"] for name in SERVERS]
 
@@ -399,83 +273,3 @@ def test_stand_ins_are_the_versions_of_the_images_they_stand_for(stack):
 
     assert stack["nats"]["image"] == f"nats:{nats}-alpine"
     assert stack["milvus"]["image"] == f"milvusdb/milvus:v{milvus}"
-
-
-def test_chart_image_and_distribution_have_one_version(containers):
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    chart = read("helm/forage/Chart.yaml")
-    ours = [c["image"] for name, c in containers.items() if name not in SERVERS]
-
-    assert chart["appVersion"] == version
-    assert {by_default(image) for image in ours} == {f"forage-mesh:{version}"}
-
-
-def pins(name):
-    return set(re.findall(r"^([a-z0-9.-]+==[^ ;]+)", (ROOT / name).read_text(), re.M))
-
-
-@pytest.mark.parametrize("name", ["requirements.runtime.lock", "requirements.build.lock"])
-def test_the_image_s_locks_hold_hashed_versions_that_the_tests_run_with(name):
-    found = pins(name)
-
-    assert found
-    assert found <= pins("requirements.lock")
-    text = (ROOT / name).read_text()
-    assert len(re.findall(r"--hash=sha256:", text)) >= len(found)
-
-
-def test_the_runtime_lock_has_every_dependency_and_no_tool():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-
-    def names(requirements):
-        found = {re.match(r"[A-Za-z0-9._-]+", r)[0].lower() for r in requirements}
-        return found - {"forage-mesh"}
-
-    # The image serves; whoever measures quality installs the extra for that.
-    every = project["project"]["optional-dependencies"]
-    extras = [requirements for name, requirements in every.items() if name != "evaluate"]
-    wanted = names(project["project"]["dependencies"]).union(*(names(e) for e in extras))
-    locked = {pin.partition("==")[0] for pin in pins("requirements.runtime.lock")}
-    tools = names(project["dependency-groups"]["dev"]) - wanted
-
-    assert wanted <= locked
-    assert not tools & locked
-
-
-@pytest.fixture
-def health_port():
-    servicer = health.HealthServicer()
-    server = grpc.server(ThreadPoolExecutor(1))
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield servicer, port
-    server.stop(None).wait()
-
-
-def check_health(port):
-    script = ROOT / "deploy/check_health.py"
-    return subprocess.run(
-        [sys.executable, script, str(port)], capture_output=True, text=True, timeout=20, check=False
-    )
-
-
-def test_a_service_is_healthy_exactly_while_it_says_so(health_port):
-    servicer, port = health_port
-
-    servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-    assert check_health(port).returncode == 0
-
-    servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-    done = check_health(port)
-    assert done.returncode == 1
-    assert "NOT_SERVING" in done.stderr
-
-
-def test_a_service_that_does_not_answer_is_not_healthy():
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        done = check_health(reserved.getsockname()[1])
-
-    assert done.returncode == 1
-    assert "UNAVAILABLE" in done.stderr or "DEADLINE_EXCEEDED" in done.stderr

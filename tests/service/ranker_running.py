@@ -15,14 +15,12 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from forage import wire
 from forage.log.engines import open_log
 from forage.registry import DirectoryRegistry
 from forage.serving import serve
 from forage.telemetry import Telemetry
 from forage.testing import catalog
 from forage.testing.serving import eventually
-from forage.v1 import query_pb2
 from forage.v1 import ranker_service_pb2 as pb
 from forage.v1 import ranker_service_pb2_grpc as pb_grpc
 from ranker import SERVICE
@@ -30,15 +28,7 @@ from ranker.features import FeatureList
 from ranker.lean_xgboost import xgboost
 from ranker.model import KIND, RankingModel
 from ranker.settings import RankerSettings
-
-KEEPER = "film:the-lantern-keeper"
-
-
-FESTIVAL = "film:lantern-festival"
-
-
-MOON = "film:night-of-the-copper-moon"
-
+from tests.unit import ranker_parts
 
 LIMIT_S = 20.0
 
@@ -139,28 +129,8 @@ async def started(settings: RankerSettings) -> AsyncIterator[Running]:
 
 
 def request(*item_ids: str, **fields: object) -> pb.RankRequest:
-    message = pb.RankRequest(
-        query=query_pb2.Query(
-            text="lantern",
-            normalized="lantern",
-            tokens=["lantern"],
-            query_class=query_pb2.QUERY_CLASS_TOPICAL,
-            time=wire.timestamp(1.7e9),
-        ),
-        **fields,
-    )
-    places = range(len(item_ids))
-    message.item_ids.extend(item_ids)
-    message.fused_scores.extend(1.0 / (place + 1) for place in places)
-    message.proposals.add(
-        generator="lexical",
-        fan_out=10,
-        answered=True,
-        candidates=places,
-        ranks=[place + 1 for place in places],
-        scores=[5.0 - place for place in places],
-    )
-    return message
+    """Return a search for lanterns that lexical has answered with these items."""
+    return ranker_parts.request(ranker_parts.query("lantern"), *item_ids, **fields)
 
 
 async def refused(call: grpc.aio.UnaryUnaryCall) -> tuple[grpc.StatusCode, str]:

@@ -20,10 +20,7 @@ from forage.v1 import ranker_service_pb2 as pb
 from ranker.features import FeatureList
 from ranker.model import KIND
 from tests.service.ranker_running import (
-    FESTIVAL,
-    KEEPER,
     LIMIT_S,
-    MOON,
     Running,
     configured,
     ids,
@@ -32,6 +29,7 @@ from tests.service.ranker_running import (
     request,
     started,
 )
+from tests.unit.ranker_parts import FESTIVAL, KEEPER, MOON
 
 in_module_loop = pytest.mark.asyncio(loop_scope="module")
 

@@ -42,8 +42,13 @@ def test_a_part_is_the_same_whether_or_not_the_parts_before_it_were_made():
 
 def test_every_row_is_an_item_of_the_films_schema(rows, pytestconfig):
     schema = Schema.load(pytestconfig.rootpath / "config/films.schema.yaml")
-    for row in json.loads(json.dumps(rows)):
-        validate_item(parse_item(row, schema), schema)
+    items = [parse_item(row, schema) for row in json.loads(json.dumps(rows))]
+    for item in items:
+        validate_item(item, schema)
+    assert [item.item_id for item in items] == [row["item_id"] for row in rows]
+    assert {item.kind for item in items} == {"film", "person", "studio", "country", "genre"}
+    films = [item for item in items if item.kind == "film"]
+    assert all(film.values("year") and film.values("director") for film in films)
 
 
 def test_every_reference_names_an_item_with_that_name(rows):

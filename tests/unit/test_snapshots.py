@@ -1,120 +1,18 @@
-"""Snapshots of projections: when they are made and by whom, and what is never used."""
+"""Snapshots of projections: when they are made and by whom, and how a replica starts from one."""
 
-import logging
-import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from forage.errors import StartupError
 from forage.lease import FileLease
-from forage.log import Event, Record, SavedState, Stream, Topic
-from forage.log.archive import compress, pack
-from forage.log.checkpoint import CheckpointFile
-from forage.log.follower import Follower
+from forage.log import Stream, Topic
 from forage.log.snapshots import IndexSnapshots, kind_of
-from forage.log.sqlite import SqliteEventLog
 from forage.registry import DirectoryRegistry
-from forage.retrieval import Deadline
-from forage.settings import ServiceSettings, SnapshotSettings
-
-KIND = "index-tally"
-
-
-class Tally:
-    """Keeps the keys it has seen, in one file, and remembers which records it was given."""
-
-    name = "tally"
-    streams: tuple[Stream, ...] = ()
-
-    def __init__(
-        self, folder: Path, topic: Topic = Topic.CATALOG, version: int = 1, slow_s: float = 0.0
-    ) -> None:
-        self.topic = topic
-        self.keys: list[str] = []
-        self.given: list[int] = []
-        self._slow_s = slow_s
-        self.file = CheckpointFile(folder / "tally", name="tally", version=version)
-
-    def restore(self) -> int:
-        found = self.file.load()
-        if found is None:
-            return 0
-        self.keys = found[1].decode().split()
-        return found[0]
-
-    def apply(self, records: Sequence[Record]) -> None:
-        threading.Event().wait(self._slow_s)
-        self.keys += [record.key for record in records]
-        self.given += [record.sequence for record in records]
-
-    def checkpoint(self, sequence: int) -> None:
-        self.file.save(sequence, " ".join(self.keys).encode())
-
-    def saved(self) -> SavedState:
-        return self.file.saved()
-
-
-class World:
-    """One log and one registry, and services that follow it, each in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.log = SqliteEventLog.open(folder / "log.db")
-        self.now = 1_000.0
-        self.registry = DirectoryRegistry(folder / "registry", clock=lambda: self.now)
-        self._running: list[Follower] = []
-
-    def snapshots(
-        self, folder: Path, log: SqliteEventLog | None = None, **changes
-    ) -> IndexSnapshots:
-        forgets_s = changes.pop("forgets_s", math.inf)
-        settings = SnapshotSettings(**{"every_s": 0.1, "least_changes": 1, **changes})
-        lease = FileLease(self.folder / "leases")
-        return IndexSnapshots(
-            settings,
-            log or self.log,
-            self.registry,
-            lease,
-            folder,
-            forgets_s=forgets_s,
-            clock=lambda: self.now,
-        )
-
-    def follow(self, name: str, log: SqliteEventLog | None = None, **changes) -> Tally:
-        """Start a service and wait until it has caught up."""
-        folder = self.folder / name
-        given = {k: changes.pop(k) for k in ("topic", "version") if k in changes}
-        tally = Tally(folder, **given)
-        follower = Follower(
-            log or self.log,
-            [tally],
-            checkpoint_every_s=0.02,
-            snapshots=self.snapshots(folder, log, **changes),
-        )
-        self._running.append(follower)
-        follower.start()
-        assert follower.caught_up.wait(10.0)
-        return tally
-
-    def stop(self) -> None:
-        while self._running:
-            self._running.pop().stop()
-
-    def fill(self, start: int, end: int, stream: Stream = Stream.CATALOG) -> None:
-        self.log.append([Event(stream, str(n), b"x%d" % n, 1.0) for n in range(start, end)])
-
-    def versions(self) -> list[int]:
-        return [info.version for info in self.registry.history(KIND)]
-
-    def published(self, topic: Topic = Topic.CATALOG) -> None:
-        """Have a first service publish a snapshot of all there is, and stop it."""
-        before = max(self.versions(), default=0)
-        self.follow(f"publisher-{before}", topic=topic)
-        until(lambda: max(self.versions(), default=0) > before)
-        self.stop()
+from forage.settings import ServiceSettings
+from tests.unit.snapshot_world import KIND, Tally, World, until
 
 
 @pytest.fixture
@@ -123,17 +21,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     yield world
     world.stop()
     world.log.close()
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = Deadline.after(10.0)
-    while not condition():
-        deadline.check()
-        threading.Event().wait(0.005)
-
-
-def refusals(caplog: pytest.LogCaptureFixture) -> str:
-    return "\n".join(r.message for r in caplog.records if r.levelno >= logging.WARNING)
 
 
 def test_a_new_replica_starts_from_a_snapshot_then_the_tail(world: World):
@@ -234,154 +121,6 @@ def test_nothing_is_published_before_it_has_caught_up_or_when_it_is_empty(world:
     threading.Event().wait(0.4)
 
     assert world.versions() == []
-
-
-@pytest.mark.parametrize(
-    ("damage", "named"),
-    [
-        (lambda content: content[:-600], "SHA-256"),
-        (lambda content: content[:100] + b"?" + content[101:], "SHA-256"),
-        (lambda content: b"", "SHA-256"),
-        (None, "damaged"),
-    ],
-)
-def test_a_damaged_snapshot_is_refused_by_name_and_the_log_is_read(
-    world: World,
-    caplog: pytest.LogCaptureFixture,
-    damage: Callable[[bytes], bytes] | None,
-    named: str,
-):
-    world.fill(0, 10)
-    world.published()
-    path = world.folder / "registry" / KIND / "00000001.bin"
-    if damage is None:
-        path.unlink()
-    else:
-        path.write_bytes(damage(path.read_bytes()))
-
-    tally = world.follow("new")
-
-    assert tally.given == list(range(1, 11))
-    assert "snapshot 1 of projection tally is refused: " in refusals(caplog)
-    assert named in refusals(caplog)
-    assert "it is built from the log" in refusals(caplog)
-    assert not list((world.folder / "new").glob(".snapshot*"))
-
-
-def test_from_a_damaged_snapshot_the_one_before_is_taken(
-    world: World, caplog: pytest.LogCaptureFixture
-):
-    world.fill(0, 10)
-    world.published()
-    world.fill(10, 20)
-    world.now += 1.0
-    world.published()
-    (world.folder / "registry" / KIND / "00000002.bin").write_bytes(b"?")
-
-    tally = world.follow("new")
-
-    assert tally.given == list(range(11, 21))
-    assert "snapshot 2 of projection tally is refused" in refusals(caplog)
-
-
-def test_an_archive_that_is_whole_but_not_what_it_should_be_is_refused(
-    world: World, caplog: pytest.LogCaptureFixture
-):
-    world.fill(0, 10)
-    world.published()
-    metadata = world.registry.current(KIND).metadata
-    world.registry.publish(KIND, b"no archive" * 999, metadata, expected_current=1)
-
-    assert world.follow("new").given == []
-    assert "snapshot 2 of projection tally is refused: the archive cannot be read" in refusals(
-        caplog
-    )
-
-
-def test_what_restore_does_not_accept_is_built_from_the_log(
-    world: World, caplog: pytest.LogCaptureFixture
-):
-    world.fill(0, 10)
-    world.follow("first")
-    until(lambda: world.versions())
-    world.stop()
-    file = world.folder / "first" / "tally"
-    file.write_bytes(file.read_bytes()[:-1])
-    snapshots = world.snapshots(world.folder / "first")
-    note = snapshots.take(Tally(world.folder / "first"), world.folder / "a.tar")
-    assert note is None, "nothing is known of the file until it is read"
-    metadata = world.registry.current(KIND).metadata
-    pack(world.folder / "a.tar", {"tally": file})
-    payload = compress(world.folder / "a.tar").read_bytes()
-    world.registry.publish(KIND, payload, metadata, expected_current=1)
-
-    assert world.follow("new").given == list(range(1, 11))
-    assert "cannot use the snapshot" in refusals(caplog)
-
-
-def test_a_snapshot_of_another_format_is_refused_and_an_older_one_of_this_is_taken(
-    world: World, caplog: pytest.LogCaptureFixture
-):
-    world.fill(0, 10)
-    world.published()
-    world.follow("newer release", version=2)
-    until(lambda: world.versions() == [2, 1])
-    world.stop()
-    world.fill(10, 12)
-
-    assert world.follow("this release").given == [11, 12]
-    assert "'tally, version 2', and this is 'tally, version 1'" in refusals(caplog)
-    assert world.follow("the newer again", version=2).given == [11, 12]
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"format": 2}, "has format 2"),
-        ({"sequence": 99}, "the log ends at 10"),
-        ({"projection": "other"}, "of projection 'other'"),
-        ({"topic": "interactions"}, "topic 'interactions'"),
-        ({"record": [10, "catalog", "9", 1]}, "another log"),
-        ({"record": [9, "catalog", "no such item", 1]}, "another log"),
-        ({"record": [10, "catalog", "0", 1]}, "another log"),
-        ({"record": "nonsense"}, "damaged"),
-        ({"sequence": None}, "damaged"),
-        ({"size": "much"}, "damaged"),
-        ({"size": 100}, "larger than the archive"),
-        ({"unknown": 1}, "damaged"),
-    ],
-)
-def test_a_snapshot_that_does_not_belong_here_is_refused_by_name(
-    world: World, caplog: pytest.LogCaptureFixture, change: dict[str, object], named: str
-):
-    world.fill(0, 10)
-    world.published()
-    info, payload = world.registry.load(KIND)
-    world.registry.publish(KIND, payload, {**info.metadata, **change}, expected_current=1)
-    (world.folder / "registry" / KIND / "00000001.json").unlink()
-
-    assert world.follow("new").given == list(range(1, 11))
-    assert named in refusals(caplog)
-
-
-def test_a_snapshot_of_another_log_is_refused(world: World, caplog: pytest.LogCaptureFixture):
-    world.fill(0, 10)
-    world.published()
-    other = SqliteEventLog.open(world.folder / "other.db")
-    other.append([Event(Stream.CATALOG, str(n), b"other", 1.0) for n in range(20)])
-
-    assert world.follow("new", other).given == list(range(1, 21))
-    assert "it was made from another log" in refusals(caplog)
-    world.stop()
-    other.close()
-
-
-def test_a_replaced_item_does_not_make_it_another_log(world: World):
-    world.fill(0, 10)
-    world.published()
-    world.fill(0, 10)
-
-    assert world.follow("new").given == list(range(11, 21))
 
 
 def test_interactions_have_snapshots_too(world: World):
