@@ -35,7 +35,7 @@ test: $(READY) ## Run the default test suite (about 5 minutes on two cores).
 mesh: $(READY) ## Run the slow tests: whole-demo runs, kills under load, rebuilds.
 	@$(BIN)/python -m pytest -q -m slow $(ARGS)
 
-lint: $(READY) ## Check style, imports, types, protos and shell scripts.
+lint: $(READY) ## Check style, imports, types and protos.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
