@@ -279,6 +279,21 @@ def test_the_decay_of_examination_is_estimated_from_exploration_slots(tmp_path: 
     assert found.source.startswith("estimated")
 
 
+def test_the_estimate_does_not_depend_on_how_the_log_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = open_log("sqlite:log.db", tmp_path)
+    fill(log, 300, seed=3, exploration=True)
+    whole = examination.estimate(log, FeedbackSettings(), min_clicks=20)
+
+    monkeypatch.setattr(examination, "_BATCH", 7)
+    in_parts = examination.estimate(log, FeedbackSettings(), min_clicks=20)
+
+    log.close()
+    assert whole.source.startswith("estimated")
+    assert in_parts == whole
+
+
 def test_too_few_exploration_clicks_leave_the_configured_decay(log: EventLog) -> None:
     found = examination.estimate(log, FeedbackSettings(examination_decay=0.2), min_clicks=200)
 

@@ -133,11 +133,12 @@ def test_whatever_is_refused_ends_the_service_with_status_2_and_names_the_settin
 @pytest.mark.parametrize(
     ("url", "given", "named"),
     [
-        ("nats://ada:secret@127.0.0.1:4222", {}, "log_url"),
-        ("nats://127.0.0.1", {}, "log_url"),
-        ("nats://127.0.0.1:4222/path", {}, "log_url"),
-        ("nats://:4222", {}, "log_url"),
-        ("nats:", {}, "log_url"),
+        ("nats://ada:secret@127.0.0.1:4222", {}, "an address with a login in it"),
+        ("nats://127.0.0.1", {}, "is not an address of NATS"),
+        ("nats://127.0.0.1:4222/path", {}, "is not an address of NATS"),
+        ("nats://127.0.0.1:4222?tls=no", {}, "is not an address of NATS"),
+        ("nats://:4222", {}, "is not an address of NATS"),
+        ("nats:", {}, "is not an address of NATS"),
         ("redis://127.0.0.1:4222", {}, "log_url"),
         (
             "nats://127.0.0.1:4222",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from orchestrator.bandit.levels import Levels
-from orchestrator.bandit.observation import Engagement, covered_reward, observe
+from orchestrator.bandit.observation import Engagement, Observation, covered_reward, observe
 
 LEVELS = Levels((0, 10, 25, 50, 100))
 TWO = ("lexical", "graph")
@@ -45,6 +45,12 @@ def test_rewards_that_sum_to_more_than_one_are_scaled_to_one():
     seen = observe(LEVELS, TWO, np.ones((2, 1)), executed={"lexical": 50}, engagements=engaged)
 
     assert seen.credit[0].tolist() == [0.5, 0, 0.5, 0]
+
+
+@pytest.mark.parametrize("level", [-1, 5])
+def test_an_executed_level_that_there_is_not_is_refused(level):
+    with pytest.raises(ValueError, match="executed levels"):
+        Observation(("lexical",), np.ones((1, 1)), np.array([level]), np.zeros((1, 4)))
 
 
 @pytest.mark.parametrize("reward", [-0.1, 1.1, float("nan"), float("inf")])

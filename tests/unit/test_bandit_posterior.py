@@ -185,12 +185,13 @@ def test_thousands_of_steps_do_not_drift():
     assert belief.covariance == pytest.approx(np.linalg.inv(belief.precision), abs=1e-10)
 
 
+@pytest.mark.parametrize("model", [hazard, linear])
 @pytest.mark.parametrize("level", [1, 2, 3])
-def test_a_call_teaches_nothing_about_buckets_beyond_its_fan_out(level):
+def test_a_call_teaches_nothing_about_buckets_beyond_its_fan_out(level, model):
     belief = posterior()
     before = belief.frozen()
 
-    hazard.learn(belief, random_observation(np.random.default_rng(1), level=level))
+    model.learn(belief, random_observation(np.random.default_rng(1), level=level))
 
     assert np.array_equal(belief.mean[:, level:], before.mean[:, level:])
     assert np.array_equal(belief.precision[:, level:], before.precision[:, level:])

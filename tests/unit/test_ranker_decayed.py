@@ -11,8 +11,6 @@ from ranker.decayed import DecayedTable
 from ranker.digest import digest, paired
 
 NOW = 1.7e9
-
-
 DAY = 86_400.0
 
 
@@ -39,6 +37,14 @@ def test_a_table_outlives_a_thousand_half_lives() -> None:
 
     assert table.get(key, 5_001.0).item() == pytest.approx(0.5)
     assert table.get(key, 1e12).item() == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("known", [0, 1, 1_023, 1_024, 1_025])
+def test_an_unknown_key_has_nothing_however_many_are_known(known: int) -> None:
+    table = DecayedTable(1, capacity=10_000, half_life=DAY)
+    table.add(np.arange(known, dtype=np.uint64), np.ones((known, 1)), 0.0)
+
+    assert table.get(np.array([10**9], np.uint64), 0.0).tolist() == [[0.0]]
 
 
 def test_a_full_table_keeps_what_was_examined_most() -> None:
