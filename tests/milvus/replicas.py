@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -120,12 +118,3 @@ class Replicas:
         self.log.close()
         if server_runs:
             drop(self.uri, self._folder)
-
-
-def until(holds: Callable[[], object], seconds: float = WAIT_S) -> float:
-    """Wait until something holds, and return how long that took."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < seconds, "it did not come to hold in time"
-        time.sleep(0.02)
-    return time.monotonic() - began

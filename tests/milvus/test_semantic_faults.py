@@ -14,8 +14,9 @@ import pytest
 from forage.errors import UnavailableError
 from forage.retrieval import Deadline
 from forage.testing.retriever_contract import text_query
-from tests.milvus.replicas import Replica, Replicas, until
+from tests.milvus.replicas import Replica, Replicas
 from tests.milvus.server import MilvusServer
+from tests.waiting import eventually
 
 QUERY = text_query("a lonely astronaut in space")
 _BACK_S = 90.0
@@ -61,9 +62,9 @@ def test_after_a_kill_and_a_restart_everything_is_there(
     replicas.delete(before[-1])
     server.start()
     began = time.monotonic()
-    until(lambda: _answers(serving), _BACK_S)
+    eventually(lambda: _answers(serving), _BACK_S)
     answered = time.monotonic() - began
-    until(lambda: serving.lag == 0 and writing.lag == 0, _BACK_S)
+    eventually(lambda: serving.lag == 0 and writing.lag == 0, _BACK_S)
     caught_up = time.monotonic() - began
 
     wanted = set(replicas.items)
@@ -87,7 +88,7 @@ def test_a_server_that_hangs_delays_no_search_beyond_its_deadline(
     finally:
         os.kill(server.pid, signal.SIGCONT)
 
-    until(lambda: writing.lag == 0, _BACK_S)
+    eventually(lambda: writing.lag == 0, _BACK_S)
 
     assert "film:later" in writing.find(QUERY)
     assert max(took) < 0.8
@@ -100,10 +101,10 @@ def test_a_kill_in_the_middle_of_indexing_loses_nothing(
     film = replicas.items["film:a-quiet-orbit"]
     replicas.upsert(*(replace(film, item_id=f"film:bulk-{n}") for n in range(3_000)))
     writing = replicas.replica("both").start()
-    until(lambda: writing.retriever.entries()["semantic"] > 500)
+    eventually(lambda: writing.retriever.entries()["semantic"] > 500)
 
     server.kill()
     server.start()
-    until(lambda: writing.lag == 0, _BACK_S)
+    eventually(lambda: writing.lag == 0, _BACK_S)
 
     assert writing.retriever._store.settle() == len(replicas.items)

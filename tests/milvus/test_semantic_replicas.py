@@ -15,8 +15,9 @@ from forage.lease import FileLease
 from forage.log import Topic
 from forage.retrieval import Deadline
 from forage.testing.retriever_contract import text_query
-from tests.milvus.replicas import Replicas, until
+from tests.milvus.replicas import Replicas
 from tests.milvus.server import MilvusServer
+from tests.waiting import eventually
 
 QUERY = text_query("a lonely astronaut in space")
 
@@ -66,9 +67,9 @@ def test_a_serving_process_embeds_nothing_and_sees_changes_within_a_second(
     twin = replace(best, item_id="film:twin")
 
     replicas.upsert(twin)
-    appeared = until(lambda: "film:twin" in serving.find(QUERY))
+    appeared = eventually(lambda: "film:twin" in serving.find(QUERY))
     replicas.delete("film:twin")
-    vanished = until(lambda: "film:twin" not in serving.find(QUERY))
+    vanished = eventually(lambda: "film:twin" not in serving.find(QUERY))
 
     assert serving.embedded() == 0
     assert max(appeared, vanished) < 3.0, (appeared, vanished)
@@ -80,7 +81,7 @@ def test_a_serving_process_reports_its_lag_while_nobody_writes(replicas: Replica
     with pytest.raises(UnavailableError, match="not there yet"):
         serving.find(QUERY)
     assert serving.lag == replicas.log.head(Topic.CATALOG)
-    until(lambda: "role: index or both" in serving.follower.status()[0].last_error)
+    eventually(lambda: "role: index or both" in serving.follower.status()[0].last_error)
 
     replicas.replica("index").start()
 
@@ -103,7 +104,7 @@ def test_another_takes_over_from_a_killed_writer(replicas: Replicas) -> None:
     first.abandon()
     replicas.upsert(replace(replicas.items["film:a-quiet-orbit"], item_id="film:later"))
 
-    took = until(lambda: "film:later" in second.find(QUERY))
+    took = eventually(lambda: "film:later" in second.find(QUERY))
 
     assert second.embedded() == 1 or second.embedded() == 0
     print(f"taken over after {took:.1f} s")
@@ -116,7 +117,7 @@ def test_a_writer_that_stops_gives_the_lease_back(replicas: Replicas) -> None:
     first.stop()
     replicas.upsert(replace(replicas.items["film:a-quiet-orbit"], item_id="film:later"))
 
-    assert until(lambda: "film:later" in second.find(QUERY)) < 5.0
+    assert eventually(lambda: "film:later" in second.find(QUERY)) < 5.0
 
 
 def test_what_was_written_without_the_lease_is_written_again(

@@ -3,7 +3,7 @@
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ from forage.log.follower import Follower
 from forage.log.snapshots import IndexSnapshots
 from forage.log.sqlite import SqliteEventLog
 from forage.registry import DirectoryRegistry
-from forage.retrieval import Deadline
 from forage.settings import SnapshotSettings
+from tests.waiting import eventually
 
 KIND = "index-tally"
 
@@ -111,15 +111,8 @@ class World:
         """Have a first service publish a snapshot of all there is, and stop it."""
         before = max(self.versions(), default=0)
         self.follow(f"publisher-{before}", topic=topic)
-        until(lambda: max(self.versions(), default=0) > before)
+        eventually(lambda: max(self.versions(), default=0) > before)
         self.stop()
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = Deadline.after(10.0)
-    while not condition():
-        deadline.check()
-        threading.Event().wait(0.005)
 
 
 def refusals(caplog: pytest.LogCaptureFixture) -> str:

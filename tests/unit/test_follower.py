@@ -13,6 +13,7 @@ from forage.log.follower import Follower
 from forage.log.interface import Event, Record, Stream, Topic
 from forage.log.sqlite import SqliteEventLog
 from forage.retrieval import Deadline
+from tests.waiting import eventually
 
 SOON_S = 10.0
 
@@ -82,14 +83,6 @@ def upserts(*keys: object) -> list[Event]:
     return [Event(Stream.CATALOG, str(key), b"", 1.0) for key in keys]
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = Deadline.after(SOON_S)
-    pause = threading.Event()
-    while not condition():
-        deadline.check()
-        pause.wait(0.005)
-
-
 def test_records_are_applied_in_order_and_waited_for(
     log: SqliteEventLog, follow: Callable[..., Follower]
 ) -> None:
@@ -134,7 +127,7 @@ def test_it_has_caught_up_once_the_head_seen_at_start_is_applied(
     fast = Keys("fast")
 
     follower = follow(slow, fast, batch=10)
-    until(lambda: follower.applied("fast") == 50)
+    eventually(lambda: follower.applied("fast") == 50)
     behind, ahead = follower.status()
 
     assert (behind.ready, behind.rebuilding, behind.lag) == (False, True, 50)
@@ -230,7 +223,7 @@ def test_state_is_saved_after_so_much_time(
 
     log.append(upserts("a"))
 
-    until(lambda: keys.disk == (1, ["a"]))
+    eventually(lambda: keys.disk == (1, ["a"]))
 
 
 def test_state_is_saved_after_so_many_records(
@@ -241,7 +234,7 @@ def test_state_is_saved_after_so_many_records(
 
     log.append(upserts(*range(25)))
 
-    until(lambda: keys.saves == [20])
+    eventually(lambda: keys.saves == [20])
 
 
 def test_unchanged_state_is_not_saved_again_and_again(
@@ -251,7 +244,7 @@ def test_unchanged_state_is_not_saved_again_and_again(
     follower = follow(feedback, checkpoint_every_s=0.0)
 
     log.append([Event(Stream.FEEDBACK, "f", b"", 1.0)])
-    until(lambda: feedback.saves == [1])
+    eventually(lambda: feedback.saves == [1])
     for key in range(20):
         log.append([Event(Stream.DECISIONS, str(key), b"", 1.0)])
         follower.wait_for(Topic.INTERACTIONS, key + 2, Deadline.after(SOON_S))
@@ -272,8 +265,10 @@ def test_a_poison_record_holds_up_its_projection_only_and_is_named(
     poisoned, healthy = Keys("poisoned", refuse=refuse), Keys("healthy")
 
     follower = follow(poisoned, healthy, on_error=lambda name, error: reported.append(name))
-    until(lambda: follower.applied("poisoned") == 36 and "'37'" in follower.status()[0].last_error)
-    until(lambda: follower.applied("healthy") == 100)
+    eventually(
+        lambda: follower.applied("poisoned") == 36 and "'37'" in follower.status()[0].last_error
+    )
+    eventually(lambda: follower.applied("healthy") == 100)
     stuck, well = follower.status()
 
     assert poisoned.keys == [str(key) for key in range(1, 37)]
@@ -302,7 +297,7 @@ def test_a_storage_error_is_waited_out(
     keys = Keys(refuse=refuse)
 
     follower = follow(keys)
-    until(lambda: "index folder is full" in follower.status()[0].last_error)
+    eventually(lambda: "index folder is full" in follower.status()[0].last_error)
     full.clear()
     follower.wait_for(Topic.CATALOG, 30, Deadline.after(SOON_S))
 
@@ -327,7 +322,7 @@ def waiting_in_the_log(
 
     log.append(upserts("a"))
     follower = follow(Keys(refuse=refuse), batch=1)
-    until(lambda: "waiting for the indexer" in follower.status()[0].last_error)
+    eventually(lambda: "waiting for the indexer" in follower.status()[0].last_error)
     follower.wait_for(Topic.CATALOG, 1, Deadline.after(SOON_S))
     return [r for r in caplog.records if r.name == "forage.log.tail"]
 
@@ -365,11 +360,11 @@ def test_state_that_cannot_be_saved_is_reported_and_applying_goes_on(
     follower = follow(keys, checkpoint_every_s=0.01)
 
     log.append(upserts("a"))
-    until(lambda: "disk full" in follower.status()[0].last_error)
+    eventually(lambda: "disk full" in follower.status()[0].last_error)
     log.append(upserts("b"))
     follower.wait_for(Topic.CATALOG, 2, Deadline.after(SOON_S))
     keys.disk_is_full = False
-    until(lambda: follower.status()[0].last_error == "")
+    eventually(lambda: follower.status()[0].last_error == "")
 
     assert keys.disk == (2, ["a", "b"])
 

@@ -8,7 +8,8 @@ import pytest
 from forage.log import Event, Stream
 from forage.log.archive import compress, pack
 from forage.log.sqlite import SqliteEventLog
-from tests.unit.snapshot_world import KIND, Tally, World, refusals, until
+from tests.unit.snapshot_world import KIND, Tally, World, refusals
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_what_restore_does_not_accept_is_built_from_the_log(
 ):
     world.fill(0, 10)
     world.follow("first")
-    until(lambda: world.versions())
+    eventually(lambda: world.versions())
     world.stop()
     file = world.folder / "first" / "tally"
     file.write_bytes(file.read_bytes()[:-1])
@@ -108,7 +109,7 @@ def test_a_snapshot_of_another_format_is_refused_and_an_older_one_of_this_is_tak
     world.fill(0, 10)
     world.published()
     world.follow("newer release", version=2)
-    until(lambda: world.versions() == [2, 1])
+    eventually(lambda: world.versions() == [2, 1])
     world.stop()
     world.fill(10, 12)
 

@@ -12,7 +12,8 @@ from forage.log import Stream, Topic
 from forage.log.snapshots import IndexSnapshots, kind_of
 from forage.registry import DirectoryRegistry
 from forage.settings import ServiceSettings
-from tests.unit.snapshot_world import KIND, Tally, World, until
+from tests.unit.snapshot_world import KIND, Tally, World
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_state_that_is_there_is_not_replaced(world: World):
 def test_a_snapshot_is_due_after_time_and_changes(world: World):
     world.fill(0, 10)
     world.follow("a", every_s=0.1, least_changes=5)
-    until(lambda: world.versions() == [1])
+    eventually(lambda: world.versions() == [1])
 
     def offered() -> None:
         threading.Event().wait(0.4)
@@ -62,19 +63,19 @@ def test_a_snapshot_is_due_after_time_and_changes(world: World):
     offered()
     assert world.versions() == [1], "no time has passed"
     world.now += 0.2
-    until(lambda: world.versions() == [2, 1])
+    eventually(lambda: world.versions() == [2, 1])
     world.now += 0.2
     world.fill(20, 24)
     offered()
     assert world.versions() == [2, 1], "there are too few changes"
     world.fill(24, 25)
-    until(lambda: 3 in world.versions())
+    eventually(lambda: 3 in world.versions())
 
 
 def test_a_few_changes_are_enough_before_the_log_forgets_them(world: World):
     world.fill(0, 10)
     world.follow("a", every_s=1.0, least_changes=1_000, forgets_s=100.0)
-    until(lambda: world.versions() == [1])
+    eventually(lambda: world.versions() == [1])
     world.fill(10, 11)
     world.now += 49.0
     threading.Event().wait(0.4)
@@ -82,14 +83,14 @@ def test_a_few_changes_are_enough_before_the_log_forgets_them(world: World):
 
     world.now += 2.0
 
-    until(lambda: world.versions() == [2, 1])
+    eventually(lambda: world.versions() == [2, 1])
 
 
 def test_of_many_replicas_one_publishes(world: World):
     world.fill(0, 100)
     for index in range(5):
         world.follow(f"replica-{index}")
-    until(lambda: world.versions())
+    eventually(lambda: world.versions())
     threading.Event().wait(0.6)
 
     assert world.versions() == [1]
@@ -103,7 +104,7 @@ def test_another_takes_over_when_the_publisher_is_gone(world: World):
 
     world.follow("second")
 
-    until(lambda: 2 in world.versions())
+    eventually(lambda: 2 in world.versions())
     assert world.registry.current(KIND).metadata["sequence"] == 20
 
 
@@ -138,7 +139,7 @@ def test_a_snapshot_is_consistent_while_the_projection_goes_on(world: World):
         world.fill(10 * number, 10 * number + 10)
         world.now += 1.0
         threading.Event().wait(0.05)
-    until(lambda: len(world.versions()) > 3)
+    eventually(lambda: len(world.versions()) > 3)
     world.stop()
 
     for info in world.registry.history(KIND):

@@ -3,9 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,10 +17,10 @@ from forage.placement import place
 from forage.settings import load
 from forage.supervisor import Backoff, Mesh, State
 from forage.testing.probe import install
+from tests.waiting import eventually
 
 SCHEMA = str(Path("config/films.schema.yaml").absolute())
 QUICK = Backoff(first_s=0.05, longest_s=0.2)
-_PAUSE = threading.Event()
 
 
 @pytest.fixture
@@ -41,13 +39,6 @@ def config(tmp_path, monkeypatch) -> Path:
 def mesh_of(config: Path, *names: str, **options) -> Mesh:
     data = config.parent / "data"
     return Mesh(config, data, names=names or ("alpha", "beta"), backoff=QUICK, **options)
-
-
-def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        _PAUSE.wait(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -174,7 +165,7 @@ def test_a_mesh_starts_restarts_what_crashes_and_leaves_nothing_behind(config):
         assert state(mesh, "alpha").resident_bytes > 2**20
 
         mesh.kill("alpha")
-        until(lambda: state(mesh, "alpha").restarts == 1)
+        eventually(lambda: state(mesh, "alpha").restarts == 1)
         mesh.wait_ready(50)
         crashed = state(mesh, "alpha")
         assert crashed.problem == "killed by SIGKILL"
@@ -182,7 +173,7 @@ def test_a_mesh_starts_restarts_what_crashes_and_leaves_nothing_behind(config):
         assert (state(mesh, "beta").pid, state(mesh, "beta").restarts) == (before["beta"], 0)
 
         mesh.restart("beta")
-        until(lambda: state(mesh, "beta").restarts == 1)
+        eventually(lambda: state(mesh, "beta").restarts == 1)
         mesh.wait_ready(50)
         after = {s.name: s.pid for s in mesh.states()}
         with pytest.raises(InvalidArgumentError, match="allowed: alpha, beta"):
@@ -206,7 +197,7 @@ def test_a_service_that_crashes_again_and_again_is_named(config):
     mesh = mesh_of(config, "alpha", free_ports=True, flags={"alpha": {"crash": True}})
 
     with mesh:
-        until(lambda: state(mesh, "alpha").restarts >= 1)
+        eventually(lambda: state(mesh, "alpha").restarts >= 1)
         with pytest.raises(DeadlineExceededError, match=r"alpha \((starting|restarting); .*alpha"):
             mesh.wait_ready(0.1)
 
@@ -266,7 +257,7 @@ def test_services_end_with_a_supervisor_that_was_killed(config):
     process.kill()
     process.communicate()
 
-    until(lambda: not alive(pid))
+    eventually(lambda: not alive(pid))
 
 
 def test_up_with_a_taken_port_ends_with_status_2(config, taken_port):
