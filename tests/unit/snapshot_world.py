@@ -55,6 +55,18 @@ class Tally:
         return self.file.saved()
 
 
+class AskedLease(FileLease):
+    """A lease that remembers whether it was granted whenever it was asked for."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.granted: list[bool] = []
+
+    def acquire(self, name: str, holder: str, ttl_s: float) -> bool:
+        self.granted.append(super().acquire(name, holder, ttl_s))
+        return self.granted[-1]
+
+
 class World:
     """One log and one registry, and services that follow it, each in a folder of its own."""
 
@@ -63,6 +75,7 @@ class World:
         self.log = SqliteEventLog.open(folder / "log.db")
         self.now = 1_000.0
         self.registry = DirectoryRegistry(folder / "registry", clock=lambda: self.now)
+        self.lease = AskedLease(folder / "leases")
         self._running: list[Follower] = []
 
     def snapshots(
@@ -70,12 +83,11 @@ class World:
     ) -> IndexSnapshots:
         forgets_s = changes.pop("forgets_s", math.inf)
         settings = SnapshotSettings(**{"every_s": 0.1, "least_changes": 1, **changes})
-        lease = FileLease(self.folder / "leases")
         return IndexSnapshots(
             settings,
             log or self.log,
             self.registry,
-            lease,
+            self.lease,
             folder,
             forgets_s=forgets_s,
             clock=lambda: self.now,

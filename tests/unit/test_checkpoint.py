@@ -49,7 +49,9 @@ def test_every_damaged_byte_and_every_truncation_is_noticed(
         assert str(path) in caplog.text
 
 
-@pytest.mark.parametrize(("name", "version"), [("memory", 2), ("graph", 3), ("memory2", 3)])
+@pytest.mark.parametrize(
+    ("name", "version"), [("memory", 2), ("graph", 3), ("ranker", 3), ("memory2", 3)]
+)
 def test_another_format_is_not_loaded(
     file: CheckpointFile, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, version: int
 ) -> None:

@@ -149,12 +149,15 @@ def test_a_target_that_is_further_than_the_source_is_refused(source: EventLog, t
         copy_log(source, target)
 
 
-def test_a_source_that_is_written_to_meanwhile_is_noticed(source: EventLog, target: EventLog):
+@pytest.mark.parametrize("item_id", ["film:1", "film:new"])
+def test_a_source_that_is_written_to_meanwhile_is_noticed(
+    source: EventLog, target: EventLog, item_id: str
+):
     fill(source)
 
     def write(stage: str, done: int, total: int) -> None:
         if stage == "copy catalog" and done == total:
-            source.append([Event(Stream.CATALOG, "film:1", b"meanwhile", 0.0)])
+            source.append([Event(Stream.CATALOG, item_id, b"meanwhile", 0.0)])
 
     with pytest.raises(ConflictError, match="differs"):
         copy_log(source, target, on_progress=write)

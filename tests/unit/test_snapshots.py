@@ -9,6 +9,7 @@ import pytest
 from forage.errors import StartupError
 from forage.lease import FileLease
 from forage.log import Stream, Topic
+from forage.log.follower import Follower
 from forage.log.snapshots import IndexSnapshots, kind_of
 from forage.registry import DirectoryRegistry
 from forage.settings import ServiceSettings
@@ -96,6 +97,21 @@ def test_of_many_replicas_one_publishes(world: World):
     assert world.versions() == [1]
 
 
+def test_nobody_publishes_while_another_has_the_lease(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("forage.log.snapshot_publisher._CHECK_S", 0.1)
+    world.lease.acquire(KIND, "another", 600.0)
+    world.fill(0, 10)
+    world.follow("a")
+    eventually(lambda: world.lease.granted.count(False) == 2)
+    assert world.versions() == []
+
+    world.lease.release(KIND, "another")
+
+    eventually(lambda: world.versions() == [1])
+
+
 def test_another_takes_over_when_the_publisher_is_gone(world: World):
     world.fill(0, 10)
     world.published()
@@ -117,11 +133,29 @@ def test_old_snapshots_are_removed(world: World):
     assert world.versions() == [5, 4]
 
 
-def test_nothing_is_published_before_it_has_caught_up_or_when_it_is_empty(world: World):
+def test_nothing_is_published_of_an_empty_log(world: World):
     world.follow("empty")
     threading.Event().wait(0.4)
 
     assert world.versions() == []
+
+
+def test_nothing_is_published_before_it_has_caught_up(world: World):
+    world.fill(0, 2_000)
+    slow = Tally(world.folder / "slow", slow_s=0.2)
+    follower = Follower(
+        world.log,
+        [slow],
+        batch=200,
+        checkpoint_every_s=0.02,
+        snapshots=world.snapshots(world.folder / "slow"),
+    )
+
+    follower.start()
+    eventually(lambda: world.versions() == [1])
+    follower.stop()
+
+    assert world.registry.current(KIND).metadata["sequence"] == 2_000, "there was none before"
 
 
 def test_interactions_have_snapshots_too(world: World):
