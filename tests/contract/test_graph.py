@@ -116,6 +116,20 @@ class TestGraphRetriever(RetrieverContract):
 
         assert ids(shared_bench.retrieve(named(*people), limit=1).hits) == [film]
 
+    def test_of_two_alike_the_popular_one_comes_first(self, bench: Bench) -> None:
+        film = bench.items["film:seven-miles-of-rain"]
+        twin = replace(
+            film,
+            item_id="film:a-twin",
+            attributes={**film.attributes, "popularity": (Value(0.0),)},
+        )
+        bench.upsert(twin)
+
+        hits = bench.retrieve(named("person:odell-brann"), limit=40).hits
+
+        scores = {h.item_id: h.score for h in hits}
+        assert scores[film.item_id] / scores[twin.item_id] == pytest.approx(1 + 0.3 * 0.64)
+
     def test_readings_of_the_same_words_are_alternatives(self, shared_bench: Bench) -> None:
         readings = (
             Interpretation((Slot("cast", "Odell", 1.0, "person:odell-brann", 0, 1),), "", 0.7),

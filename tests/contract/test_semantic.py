@@ -46,6 +46,15 @@ class TestSemanticRetriever(ExactContract):
         assert hits[0].reasons[0].kind == "like"
         assert hits[0].reasons[0].detail == "Night of the Copper Moon, Orbit: The Return"
 
+    def test_examples_leave_what_the_words_alone_find_as_it_was(
+        self, shared_bench: Bench, query: Query
+    ) -> None:
+        before = shared_bench.retrieve(query).hits
+
+        shared_bench.retrieve(replace(query, like_item_ids=("film:night-of-the-copper-moon",)))
+
+        assert shared_bench.retrieve(query).hits == before
+
     def test_history_alone_finds_similar_unseen_items(self, shared_bench: Bench) -> None:
         user = UserContext("user-1", ("film:night-of-the-copper-moon",))
 

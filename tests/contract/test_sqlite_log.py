@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from forage.errors import StartupError, StorageError
+from forage.log.engines import open_log
 from forage.log.interface import Event, Stream, Topic
 from forage.log.sqlite import SqliteEventLog
 from forage.log.sqlite_file import FORMAT_VERSION
@@ -271,3 +272,9 @@ def test_get_and_filtered_reads_use_an_index(log: SqliteEventLog, path: Path) ->
         ]
 
     assert all(len(plan) == 1 and "SEARCH" in plan[0][3] for plan in plans)
+
+
+@pytest.mark.parametrize("url", ["sqlite:", "log.db", "redis://127.0.0.1:6379", ""])
+def test_an_address_that_names_no_engine_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(StartupError, match=r"^log_url: .* allowed: sqlite:FILE"):
+        open_log(url, tmp_path)

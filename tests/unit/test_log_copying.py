@@ -184,6 +184,19 @@ def test_progress_reaches_the_end_of_every_stage(source: EventLog, target: Event
     assert all(done == total for done, total in seen.values())
 
 
+def test_no_append_is_larger_than_a_few_megabytes(
+    source: EventLog, target: EventLog, monkeypatch: pytest.MonkeyPatch
+):
+    fill(source)
+    monkeypatch.setattr("forage.log.copying._BATCH_BYTES", 100)
+    stages: list[str] = []
+
+    copy_log(source, target, on_progress=lambda stage, done, total: stages.append(stage))
+
+    assert stages.count("copy interactions") == 600 * 20 / 100
+    assert records(target, Topic.INTERACTIONS) == records(source, Topic.INTERACTIONS)
+
+
 def test_a_registry_is_copied_with_its_numbers_and_what_is_current(tmp_path: Path):
     source, target = DirectoryRegistry(tmp_path / "source"), DirectoryRegistry(tmp_path / "target")
     for number in range(1, 8):
@@ -199,7 +212,9 @@ def test_a_registry_is_copied_with_its_numbers_and_what_is_current(tmp_path: Pat
     assert target.kinds() == ["policy", "ranker"]
     assert target.history("ranker") == source.history("ranker")
     assert target.load("ranker") == source.load("ranker")
-    assert target.publish("ranker", b"next", {}, expected_current=6).version == 8
+    source.set_current("ranker", 7, expected=6)
+    copy_registry(source, target)
+    assert target.publish("ranker", b"next", {}, expected_current=7).version == 8
     other = DirectoryRegistry(tmp_path / "other")
     other.adopt(replace(source.history("ranker")[0], sha256="0"), b"other")
     with pytest.raises(ConflictError, match="another ranker version"):

@@ -148,11 +148,15 @@ def test_a_snapshot_that_does_not_belong_here_is_refused_by_name(
     assert named in refusals(caplog)
 
 
-def test_a_snapshot_of_another_log_is_refused(world: World, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize("shared", [0, 5, 9])
+def test_a_snapshot_of_another_log_is_refused(
+    world: World, caplog: pytest.LogCaptureFixture, shared: int
+):
     world.fill(0, 10)
     world.published()
     other = SqliteEventLog.open(world.folder / "other.db")
-    other.append([Event(Stream.CATALOG, str(n), b"other", 1.0) for n in range(20)])
+    payloads = [b"x%d" % n if n < shared else b"other" for n in range(20)]
+    other.append([Event(Stream.CATALOG, str(n), p, 1.0) for n, p in enumerate(payloads)])
 
     assert world.follow("new", other).given == list(range(1, 21))
     assert "it was made from another log" in refusals(caplog)
