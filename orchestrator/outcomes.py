@@ -29,13 +29,6 @@ _REASONS = {
     plan_pb2.OUTCOME_STATUS_TIMED_OUT: "TIMED_OUT",
     plan_pb2.OUTCOME_STATUS_FAILED: "FAILED",
 }
-_WORDS = {
-    plan_pb2.OUTCOME_STATUS_ANSWERED: "answered",
-    plan_pb2.OUTCOME_STATUS_NOT_CHOSEN: "not_chosen",
-    plan_pb2.OUTCOME_STATUS_MASKED: "masked",
-    plan_pb2.OUTCOME_STATUS_TIMED_OUT: "timed_out",
-    plan_pb2.OUTCOME_STATUS_FAILED: "failed",
-}
 
 
 def degradations(found: Sequence[Outcome]) -> list[plan_pb2.Degradation]:
@@ -110,11 +103,6 @@ def describe_plan(span: trace.Span, planned: Planned) -> None:
 def plan_source(source: plan_pb2.PlanSource.ValueType) -> str:
     """Return a plan source as a word, such as `uniform`."""
     return plan_pb2.PlanSource.Name(source).removeprefix("PLAN_SOURCE_").lower()
-
-
-def outcome_word(status: plan_pb2.OutcomeStatus.ValueType) -> str:
-    """Return an outcome as a word, such as `timed_out`."""
-    return _WORDS[status]
 
 
 def add_reasons(

@@ -52,16 +52,6 @@ class DebiasingReport:
     """The order that was shown."""
     seeds: tuple[int, ...]
 
-    @property
-    def kept(self) -> float:
-        """What debiased training reaches, as a share of full information."""
-        return self.debiased.mean / self.full.mean
-
-    @property
-    def naive_kept(self) -> float:
-        """What naive training reaches, as a share of full information."""
-        return self.naive.mean / self.full.mean
-
 
 def measure_debiasing(
     data: Path, *, seeds: Sequence[int], searches_per_query: int = 60

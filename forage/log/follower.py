@@ -12,7 +12,7 @@ from forage.log.interface import EventLog, Topic
 from forage.log.projection import Projection
 from forage.log.snapshot_publisher import SnapshotPublisher
 from forage.log.snapshots import IndexSnapshots
-from forage.log.tail import Callbacks, OnError, Pace, Tail
+from forage.log.tail import Callbacks, Pace, Tail
 from forage.retrieval import Deadline
 
 _ANSWER_RESERVE_S = 0.01
@@ -58,15 +58,13 @@ class Follower:
         batch: int = 1000,
         checkpoint_every_s: float = 2.0,
         checkpoint_every_records: int = 20_000,
-        on_error: OnError = lambda name, error: None,
         snapshots: IndexSnapshots | None = None,
     ) -> None:
         """Prepare to follow; nothing is read before `start`.
 
         A batch has at most `batch` records. State is made durable when either of the two limits
         is reached. With `snapshots`, projections without state start from one, and new ones are
-        published. `on_error` is told (projection name, error) of every failure, on the
-        projection's thread; it must not raise.
+        published.
         """
         self._log = log
         self._progress = threading.Condition()
@@ -76,7 +74,7 @@ class Follower:
         if batch < 1:
             raise ValueError(f"batch is {batch}, must be at least 1")
         pace = Pace(batch, checkpoint_every_s, checkpoint_every_records)
-        callbacks = Callbacks(self._stopping, self._report_progress, on_error)
+        callbacks = Callbacks(self._stopping, self._report_progress)
         self._tails = {p.name: Tail(log, p, pace, callbacks) for p in projections}
         if len(self._tails) != len(projections):
             raise ValueError(f"projection names repeat: {[p.name for p in projections]}")

@@ -13,7 +13,6 @@ from forage.log.nats_streams import Stored
 
 _MOST_MESSAGES = 1_000
 _MOST_BYTES = 8 * 2**20
-_ENDS = {"204", "404"}
 
 
 async def read_stream(

@@ -23,7 +23,6 @@ _LAST_BACKOFF_S = 5.0
 _SAY_WAITING_S = 60.0
 _logger = logging.getLogger(__name__)
 T = TypeVar("T")
-OnError = Callable[[str, Exception], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,6 @@ class Callbacks:
 
     stopping: threading.Event
     on_progress: Callable[[], None]
-    on_error: OnError
 
 
 class Tail(threading.Thread):
@@ -199,7 +197,7 @@ class Tail(threading.Thread):
         self._checkpoint_at = max(now + self._pace.checkpoint_every_s, self._checkpoint_from)
 
     def _failed(self, error: Exception, before: str) -> str:
-        """Log and report a failure; return the text for the status."""
+        """Log a failure; return the text for the status."""
         notes = getattr(error, "__notes__", [])
         text = "; ".join([f"{type(error).__name__}: {error}", *notes])
         if isinstance(error, UnavailableError) and not isinstance(error, StorageError):
@@ -212,5 +210,4 @@ class Tail(threading.Thread):
         else:
             defect = None if isinstance(error, ForageError) else error
             _logger.error("projection %s: %s", self.projection.name, text, exc_info=defect)
-        self._callbacks.on_error(self.projection.name, error)
         return text

@@ -260,11 +260,10 @@ def test_a_poison_record_holds_up_its_projection_only_and_is_named(
         if record.key == "37":
             raise ZeroDivisionError("weights sum to nothing")
 
-    reported: list[str] = []
     log.append(upserts(*range(1, 101)))
     poisoned, healthy = Keys("poisoned", refuse=refuse), Keys("healthy")
 
-    follower = follow(poisoned, healthy, on_error=lambda name, error: reported.append(name))
+    follower = follow(poisoned, healthy)
     eventually(
         lambda: follower.applied("poisoned") == 36 and "'37'" in follower.status()[0].last_error
     )
@@ -276,7 +275,6 @@ def test_a_poison_record_holds_up_its_projection_only_and_is_named(
         "ZeroDivisionError: weights sum to nothing; applying catalog '37' (sequence 37)"
     )
     assert (stuck.lag, stuck.ready, well.last_error) == (64, False, "")
-    assert set(reported) == {"poisoned"}
     traced = [r for r in caplog.records if r.levelno == logging.ERROR and r.exc_info]
     assert traced, "the traceback must be logged"
     with pytest.raises(UnavailableError, match="weights sum to nothing"):

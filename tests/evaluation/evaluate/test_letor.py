@@ -62,9 +62,7 @@ def test_clicks_teach_nearly_what_grades_teach_and_more_than_was_shown(data):
     assert found.clicks > 0
     assert 0 < found.searches <= 20 * QUERIES
     assert found.shown.mean < found.debiased.mean <= 1
-    assert found.kept > 0.9
-    assert found.kept == found.debiased.mean / found.full.mean
-    assert found.naive_kept == found.naive.mean / found.full.mean
+    assert found.debiased.mean > 0.9 * found.full.mean
     assert measure_debiasing(data, seeds=(0,), searches_per_query=20) == found
 
 
