@@ -65,9 +65,10 @@ def main(
     """Collect the figures of all sizes into one file, and show them."""
     found = {int(file.parent.name): file for file in work.glob("*/figures.json")}
     sizes = {str(n): json.loads(found[n].read_text()) for n in sorted(found) if n >= least}
-    figures = {"sizes": sizes, "traffic": traffic(sizes)}
+    # Tables and plans are made of what is written down, so that anybody can make them again.
+    figures = rounded({"sizes": sizes, "traffic": traffic(sizes)})
     target.mkdir(parents=True, exist_ok=True)
-    (target / "figures.json").write_text(json.dumps(rounded(figures), indent=1) + "\n")
+    (target / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     (target / "tables.md").write_text("\n".join(tables(figures)) + "\n")
     draw(figures, target)
 
@@ -87,7 +88,7 @@ def traffic(sizes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def rounded(value: object) -> object:
+def rounded(value: Any) -> Any:
     """Return figures with as many digits as mean something."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
