@@ -87,7 +87,8 @@ class ItemCards:
         self._cards: dict[str, Card] = {}
         self._terms: dict[str, int] = {}
         texts = set(schema.with_role(Role.TEXT))
-        self._texts = np.array([name in texts for name in self.fields])
+        self.texts = np.array([name in texts for name in self.fields])
+        """Whether each of `fields` is text."""
         self._stemmer = _Stemmer(language)
         self._stems: dict[str, int] = {}
         self._stem_of: dict[str, int] = {}
@@ -128,10 +129,10 @@ class ItemCards:
             known = self._stems.get(self._stemmer.stem(word), _NO_STEM)
         return known
 
-    def idf(self, stems: Sequence[int]) -> NDArray[np.float64]:
+    def idf(self, stems: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
         """Return how rare stems are in text fields: inverse document frequencies, above 0."""
-        items = len(self._cards)
-        held = np.array([self._holders[s] if s >= 0 else 0 for s in stems], float)
+        items, numbers = len(self._cards), np.asarray(stems, np.int64)
+        held = np.where(numbers >= 0, self._holders[np.maximum(numbers, 0)], 0)
         rarity: NDArray[np.float64] = np.log1p((items - held + 0.5) / (held + 0.5))
         return rarity
 
@@ -191,7 +192,7 @@ class ItemCards:
     def _count(self, card: Card, sign: int) -> None:
         """Add the card to the document frequencies, or take it out."""
         postings = np.frombuffer(card.postings, POSTING)
-        stems = postings["stem"][(postings["count"] > 0) & self._texts[postings["field"]]]
+        stems = postings["stem"][(postings["count"] > 0) & self.texts[postings["field"]]]
         while len(self._holders) < len(self._stems):
             self._holders = np.concatenate([self._holders, np.zeros_like(self._holders)])
         self._holders[np.unique(stems)] += sign
@@ -230,7 +231,7 @@ class ItemCards:
                 counts.update(words)
                 for word in words:
                     weights[word] = max(weight, weights.get(word, 0.0))
-            if self._texts[field]:
+            if self.texts[field]:
                 length += counts.total()
             postings += [
                 (self._number(w), self._stem_number(w), field, min(counts[w], _MAX_COUNT), weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,16 @@ from forage.retrieval import Query, QueryClass
 from ranker.catalog import Card, ItemCards, JoinedPostings
 from ranker.digest import digest
 from ranker.evidence import Evidence
-from ranker.features import FUSED_SCORE, POSITION, FeatureList
+from ranker.features import FUSED_SCORE, NEIGHBOUR_DEPTHS, POSITION, FeatureList
 from ranker.matching import Column, Matcher, standardized
+from ranker.neighbours import Neighbours
 from ranker.statistics import EngagementStatistics
 
 Matrix = NDArray[np.float32]
 _YEAR_S = 365.25 * 86_400
 _DAY_S = 86_400.0
 _RECENT_DECAY = 0.9
+_BEST = 10
 # XGBoost refuses infinity, which single precision would make of larger numbers.
 _LARGEST = 1e30
 
@@ -54,6 +56,7 @@ class FeatureExtractor:
         postings = JoinedPostings(cards)
         columns: dict[str, Column | float] = self._generator(evidence)
         columns |= self._matcher.columns(query, cards, postings)
+        columns |= self._neighbours(evidence, columns, Neighbours(self._cards, cards, postings))
         columns |= self._item(query, cards)
         columns |= self._query(query)
         columns |= self._engagement(query, evidence.item_ids, cards)
@@ -109,6 +112,31 @@ class FeatureExtractor:
             explored = found[:, self._generators["exploration"]]
             columns["exploration.only"] = (explored & (number == 1)).astype(float)
         return columns
+
+    def _neighbours(
+        self,
+        evidence: Evidence,
+        columns: Mapping[str, Column | float],
+        neighbours: Neighbours,
+    ) -> dict[str, Column]:
+        items = len(evidence.item_ids)
+        by_place = 1 / np.sqrt(1.0 + np.arange(items))
+        best = {
+            depth: neighbours.sum(np.where(np.arange(items) < depth, by_place, 0.0))
+            for depth in NEIGHBOUR_DEPTHS
+        }
+        told: dict[str, Column] = {
+            "neighbours.likeness": neighbours.density(),
+            "neighbours.best": best[_BEST] / max(by_place[:_BEST].sum(), 1.0),
+        }
+        told |= {f"neighbours.best_{d}_z": standardized(column) for d, column in best.items()}
+        spread = {"fusion": "fusion.share", "bm25": "match.bm25"}
+        spread |= {name: f"{name}.share" for name in self._generators if name in evidence.answered}
+        for name, feature in spread.items():
+            told[f"neighbours.{name}"] = neighbours.mean(np.nan_to_num(columns[feature]))
+        for name in self._generators:
+            told.setdefault(f"neighbours.{name}", np.full(items, np.nan))
+        return told
 
     def _item(self, query: Query, cards: Sequence[Card | None]) -> dict[str, Column | float]:
         nothing = (np.nan, np.nan, -1, np.nan)

@@ -19,6 +19,8 @@ DEFINITIONS = 2
 """Raised whenever the computation of a feature changes but its description does not."""
 FUSED_SCORE = "fusion.score"
 POSITION = "position"
+NEIGHBOUR_DEPTHS = (5, 10, 30)
+"""How many of the best candidates an item's likeness is told of."""
 
 
 class Feature(NamedTuple):
@@ -56,6 +58,7 @@ def _features(schema: Schema, generators: Sequence[str]) -> Iterator[Feature]:
         yield from _of_field(name)
     yield from _of_title()
     yield from _of_slots()
+    yield from _of_neighbours(generators)
     yield from _of_item(schema)
     yield from _of_query()
     yield from _of_engagement()
@@ -152,6 +155,30 @@ def _of_slots() -> Iterator[Feature]:
         "slots",
         "Share of the words that the most likely reading leaves over found in any text field.",
     )
+
+
+def _of_neighbours(generators: Sequence[str]) -> Iterator[Feature]:
+    mean = "of the other candidates, each by its likeness: the cosine of the stems in their texts"
+    yield Feature("neighbours.likeness", "neighbours", "Mean likeness to the other candidates.")
+    yield Feature(
+        "neighbours.best",
+        "neighbours",
+        "Likeness to the ten that are best in fused order, by 1 / sqrt(place), itself left out.",
+    )
+    for depth in NEIGHBOUR_DEPTHS:
+        yield Feature(
+            f"neighbours.best_{depth}_z",
+            "neighbours",
+            f"The same for the best {depth}, in standard deviations from the mean.",
+        )
+    yield Feature("neighbours.fusion", "neighbours", f"Mean `fusion.share` {mean}.")
+    yield Feature("neighbours.bm25", "neighbours", f"Mean `match.bm25` {mean}.")
+    for generator in generators:
+        yield Feature(
+            f"neighbours.{generator}",
+            "neighbours",
+            f"Mean `{generator}.share` (0 where missing) {mean}; missing if it did not answer.",
+        )
 
 
 def _of_item(schema: Schema) -> Iterator[Feature]:

@@ -99,8 +99,7 @@ class Matcher:
         rarity = meant.rarity[:, None]
         total = max(float(rarity.sum()), 1e-9)
         often = counts[:, :, texts].sum(axis=2)
-        lengths = np.array([0 if card is None else card.length for card in cards], float)
-        norm = _K1 * (1 - _B + _B * lengths / self._cards.mean_length)
+        norm = length_norm(cards, self._cards.mean_length)
         bm25 = (rarity * often / (often + norm)).sum(axis=0) / total
         held = often > 0
         return {
@@ -231,6 +230,13 @@ class Matcher:
             postings.term[at].astype(np.int64) * len(self._fields) + postings.field[at]
         )
         return code
+
+
+def length_norm(cards: Sequence[Card | None], mean_length: float) -> Column:
+    """Return what BM25 adds to a word's count in each item, to make up for the item's length."""
+    lengths = np.array([0 if card is None else card.length for card in cards], float)
+    norm: Column = _K1 * (1 - _B + _B * lengths / mean_length)
+    return norm
 
 
 def standardized(values: Column) -> Column:
