@@ -136,8 +136,7 @@ def test_every_orchestrator_uses_what_the_learner_publishes(pair: Fleet):
             found = time.monotonic()
             newest = max(c.policy().snapshot_version for c in (first, second))
             eventually(
-                lambda v=newest: min(c.policy().snapshot_version for c in (first, second)) >= v,
-                every_s=0.005,
+                lambda v=newest: min(c.policy().snapshot_version for c in (first, second)) >= v
             )
             waits.append(time.monotonic() - found)
 
