@@ -24,7 +24,7 @@ RANK = "/forage.v1.RankerService/Rank"
 
 def _handler(method: str, answer: Any, request_class: Any) -> grpc.GenericRpcHandler:
     service, name = method.strip("/").split("/")
-    unary = grpc.unary_unary_rpc_method_handler(
+    unary: Any = grpc.unary_unary_rpc_method_handler(
         answer,
         request_deserializer=request_class.FromString,
         response_serializer=lambda message: message.SerializeToString(),
