@@ -63,6 +63,8 @@ from ranker.statistics import EngagementStatistics
 GENERATORS = ("lexical", "semantic", "graph", "memory", "exploration")
 NOW = 1_767_225_600.0
 """When a topic without a time is searched: 1 January 2026."""
+_PATIENCE_MS = 60_000
+"""Nobody waits for a measurement: a machine with other work must not make it fail."""
 _CONFIGURATIONS = Path(__file__).resolve().parent / "collections" / "configurations"
 _BATCH = 2_000
 _READY_S = 3_600.0
@@ -103,6 +105,8 @@ class MeshSettings:
             name: kind.model_validate({"data_dir": folder, **found.get(name, {})})
             for name, kind in classes.items()
         }
+        milvus = made["semantic"].milvus.model_copy(update={"search_timeout_ms": _PATIENCE_MS})
+        made["semantic"] = made["semantic"].model_copy(update={"milvus": milvus})
         return cls(**made)
 
 

@@ -124,6 +124,11 @@ def _measure(work: Path, part: str, began: float) -> None:
             told = time.time()
             console.print(f"{told - began:6.0f} s  {part}: {stage}: {share:.0%}")
 
-    figures = json.dumps(PARTS[part](work, tell), indent=1)
+    try:
+        figures = json.dumps(PARTS[part](work, tell), indent=1)
+    except Exception as error:
+        # The other parts go on, so this would otherwise be heard of only after the last of them.
+        console.print(f"{time.time() - began:6.0f} s  {part}: failed: {error}")
+        raise
     _file(work, part).write_text(figures, encoding="utf-8")
     console.print(f"{time.time() - began:6.0f} s  {part}: measured")
