@@ -25,10 +25,6 @@ _ENGINES: Mapping[tuple[str, str], float] = {
 
 
 _WHY: Mapping[str, str] = {
-    "official split: ranker": "the fusion that is best for training is at .719, and most of what"
-    " the ranker adds disappears without shared documents; no cause was found for the last .01.",
-    "cranfield": "there is little to learn from 180 queries. Scores of every generator for every"
-    " candidate, not only for its own, were tried: no gain (.4175 against .4172).",
     "MQ2008": "of 105 queries, so the interval is ten times as wide as the gap. Bagged trees (.704)"
     " and smaller samples of rows and columns (.701) were tried.",
     "less best mix's": "call-everything itself is no better than the best mix here, so planning has"
