@@ -1,7 +1,6 @@
 """The servers that a release can bring with it, and the training job, read without helm."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +19,6 @@ from tests.chart.rendered import (
 )
 
 SERVERS = ("nats", "milvus", "collector", "jaeger")
-NATS_SERVER = (
-    os.environ.get("FORAGE_NATS_SERVER")
-    or shutil.which("nats-server")
-    or shutil.which("nats-server", path=Path(sys.executable).parent)
-)
 
 
 def config(name):
@@ -84,23 +78,6 @@ def test_what_a_server_must_not_lose_is_on_a_volume(name):
 
 def test_nats_syncs_every_write_before_it_acknowledges_it():
     assert "sync_interval: always" in config("nats")
-
-
-@pytest.mark.skipif(NATS_SERVER is None, reason="no nats-server, see make check-nats")
-def test_the_real_nats_server_accepts_its_configuration(tmp_path):
-    file = tmp_path / "nats.conf"
-    file.write_text(config("nats").replace("/data", str(tmp_path)))
-
-    done = subprocess.run(
-        [NATS_SERVER, "-t", "--config", file],
-        env={"NATS_TOKEN": '"0123"'},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_collector_s_configuration_is_consistent_and_its_ports_are_those_of_its_service():

@@ -84,7 +84,7 @@ def test_a_server_that_hangs_delays_no_search_beyond_its_deadline(
     try:
         took = [_fails(writing, 0.3) for _ in range(3)]
         replicas.upsert(replace(replicas.items["film:a-quiet-orbit"], item_id="film:later"))
-        time.sleep(1.0)
+        eventually(lambda: writing.follower.status()[0].last_error)
     finally:
         os.kill(server.pid, signal.SIGCONT)
 
