@@ -19,7 +19,7 @@ _LIMITS = (
     " cross-validated figures of Cranfield and music, the weight of stems on Cranfield and on"
     " SciFact's training claims: those two collections are mildly tuned on what is measured. The"
     " features of neighbours (ADR 17) were chosen among five variants by the measured figures of"
-    " Cranfield and SciFact: the last .005 on SciFact's official split may be that choice.",
+    " Cranfield and SciFact, so the last .005 of either may be that choice.",
     "While credit and copula of the plan were built, streams that ask held-out needs were looked"
     " at; `plan.redundancy` and `plan.price` were then chosen on training needs alone.",
     "Chorus: the lexical generator alone is below a flat BM25 over one text field (.741), so the"
