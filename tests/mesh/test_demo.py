@@ -1,5 +1,6 @@
 """The demo from an empty folder, as a newcomer sees it. Slow: it embeds the whole catalogue."""
 
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,13 @@ def test_the_demo_shows_the_whole_loop_and_ends(tmp_path: Path):
     command = [sys.executable, "-m", "forage.demo", "--data", str(tmp_path), "--once"]
 
     ended = subprocess.run(
-        [*command, "--free-ports"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        [*command, "--free-ports"],
+        cwd=REPOSITORY,
+        # pytest imports readline, which gives children a width of 80, where titles are broken.
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     shown = ended.stdout
 
