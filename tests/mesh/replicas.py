@@ -23,6 +23,8 @@ from tests.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 DRAIN_MS = 500
+PATIENCE_MS = 2_000
+"""For calls on a starved machine: who is away is to be left, not given up for being slow."""
 
 
 class Fleet:
@@ -62,7 +64,7 @@ class Fleet:
         address = self.address("orchestrator")
         if index is not None:
             address = self.children["orchestrator", index].placement.target
-        return Client(address, timeout_s=10.0, retry=Retry(for_s=retry_s))
+        return Client(address, timeout_s=max(10.0, retry_s), retry=Retry(for_s=retry_s))
 
     @property
     def registry(self) -> DirectoryRegistry:
@@ -120,11 +122,14 @@ class Fleet:
         known = yaml.safe_load((REPOSITORY / "config" / "orchestrator.yaml").read_text())
         return {
             "generators": {
-                name: {**target, "target": self.address(name)}
+                name: {**target, "target": self.address(name), "timeout_ms": PATIENCE_MS}
                 for name, target in known["generators"].items()
                 if name in names
             },
             "ranker.target": self.address("ranker") if "ranker" in names else "127.0.0.1:1",
+            "ranker.timeout_ms": PATIENCE_MS,
+            # Room to ask the others when all that were asked are late.
+            "deadline_ms": 4 * PATIENCE_MS,
         }
 
     def settings(self) -> OrchestratorSettings:

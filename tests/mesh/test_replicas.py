@@ -38,7 +38,7 @@ def pair(tmp_path: Path) -> Iterator[Fleet]:
     flags = {"orchestrator": {**LEARNING, **SEEDED}}
     with Fleet(tmp_path, {"lexical": 1, "orchestrator": 2}, flags) as fleet:
         fleet.wait_serving()
-        with fleet.client(0) as client:
+        with fleet.client(0, retry_s=30.0) as client:
             eventually(lambda: client.ingest_status().services)
             client.upsert(items())
         for index in (0, 1):

@@ -19,7 +19,14 @@ from tests.milvus.server import MilvusServer
 from tests.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
-SERVICES = ("lexical", "semantic", "graph", "memory", "exploration", "ranker", "orchestrator")
+GENERATORS = ("lexical", "semantic", "graph", "memory", "exploration")
+SERVICES = (*GENERATORS, "ranker", "orchestrator")
+PATIENT: dict[str, object] = {
+    "deadline_ms": 8_000,
+    "ranker.timeout_ms": 2_000,
+    **{f"generators.{name}.timeout_ms": 2_000 for name in GENERATORS},
+}
+"""On a starved machine others would be missing too."""
 READY_S = 90.0
 BACK_S = 120.0
 """A killed Milvus waits until its old session has expired."""
@@ -57,6 +64,7 @@ def test_searches_go_on_while_milvus_is_away_and_everything_catches_up(
         name: {"schema_file": str(schema_file)} for name in SERVICES
     }
     flags["semantic"] |= {"milvus.uri": server.uri, "milvus.index": "HNSW"}
+    flags["orchestrator"] |= PATIENT
     mesh = Mesh(REPOSITORY / "config", tmp_path, free_ports=True, flags=flags)
     with mesh, Client(mesh.address, timeout_s=10.0) as client:
 
