@@ -11,6 +11,8 @@ import numpy as np
 
 GENERATORS = ("lexical", "semantic", "graph", "memory", "exploration")
 SERVICES = ("orchestrator", *GENERATORS, "ranker")
+VARIANTS = ("semantic invented", "semantic server", "semantic server invented", "ranker model")
+"""Semantic with vectors that were drawn, and on a server; the ranker with a model."""
 _STEADY = ("orchestrator", "semantic", "ranker")
 """Services whose calls do not grow with the catalogue: they look up what they are given."""
 _DIMENSION = 384
@@ -90,7 +92,8 @@ def service_figures(stages: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = {**stages.get(name, {}), **stages.get(f"ask {name}", {})}
     if "index_pss_mb" in found:
         found.setdefault("pss_mb", found["index_pss_mb"])
-    in_mesh = stages.get("mesh", {}).get("loaded_cpu_ms", {})
+    mesh = stages.get("mesh") or stages.get("mesh invented", {})
+    in_mesh = mesh.get("loaded_cpu_ms", {})
     if name in ("orchestrator", "ranker") and name in in_mesh:
         found.setdefault("loaded_cpu_ms", in_mesh[name])
     return found

@@ -7,13 +7,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from bench.processes import Usage, disk_mb, usage
+from bench.processes import NOTHING, Usage, disk_mb, usage
 from bench.queries import percentile
 from forage.supervisor import Mesh
 from forage.v1 import search_service_pb2
@@ -32,6 +32,9 @@ class Running:
     name: str
     start_s: float
     at_start: Usage
+    server_pid: int = 0
+    """A Milvus server on this machine that it uses; 0: none."""
+    server_before: Usage = NOTHING
 
     @property
     def pid(self) -> int:
@@ -41,6 +44,13 @@ class Running:
     def usage(self) -> Usage:
         """Return what it has used until now."""
         return usage(self.pid)
+
+    def server(self) -> Usage:
+        """Return what the server has used since this service was started, and holds now."""
+        if not self.server_pid:
+            return NOTHING
+        now = usage(self.server_pid)
+        return replace(now, cpu_s=now.cpu_s - self.server_before.cpu_s)
 
 
 @dataclass
@@ -61,15 +71,17 @@ def running(
     *,
     flags: dict[str, Any] | None = None,
     limit_s: float = 900.0,
+    server_pid: int = 0,
 ) -> Iterator[Running]:
     """Run one service until the block ends; raises `DeadlineExceededError` after `limit_s`."""
     began = time.monotonic()
+    before = usage(server_pid) if server_pid else NOTHING
     mesh = Mesh(config_dir, data, names=[name], free_ports=True, flags={name: flags or {}})
     with mesh:
         mesh.wait_ready(limit_s)
         taken = time.monotonic() - began
-        found = Running(mesh, name, taken, usage(next(s.pid for s in mesh.states())))
-        yield found
+        own = usage(next(s.pid for s in mesh.states()))
+        yield Running(mesh, name, taken, own, server_pid, before)
 
 
 def built(found: Running, folders: Sequence[Path], items: int) -> Figures:
@@ -83,6 +95,7 @@ def built(found: Running, folders: Sequence[Path], items: int) -> Figures:
         "index_pss_mb": found.at_start.pss_mb,
         "disk_mb": sum(disk_mb(f) for f in folders if f.exists()),
         "load": os.getloadavg()[0],
+        **_server(found, "server_index_cpu_s", found.server().cpu_s),
     }
 
 
@@ -102,9 +115,10 @@ def measured(found: Running, stub: Callable[[Any], Any], requests: Sequence[Any]
     method.run(requests[:100], clients=1)
     before = found.usage()
     one = method.run(requests, clients=1)
-    between = found.usage()
+    between, served = found.usage(), found.server()
     many = method.run([*requests] * 4, clients=_CLIENTS)
     after = found.usage()
+    server_ms = (found.server().cpu_s - served.cpu_s) / max(1, len(many.seconds)) * 1e3
     calls = len(one.seconds)
     return {
         "calls": calls,
@@ -116,6 +130,7 @@ def measured(found: Running, stub: Callable[[Any], Any], requests: Sequence[Any]
         "loaded_p99_ms": percentile(many.seconds, 0.99) * 1e3 if many.seconds else None,
         "loaded_pss_mb": after.pss_mb,
         "failures": {**one.failures, **many.failures},
+        **_server(found, "server_loaded_cpu_ms", server_ms),
     }
 
 
@@ -135,6 +150,10 @@ def stage_times(responses: Sequence[search_service_pb2.SearchResponse]) -> Figur
         for stage, values in taken.items()
         for label, share in (("p50", 0.5), ("p99", 0.99))
     }
+
+
+def _server(found: Running, name: str, cpu: float) -> Figures:
+    return {name: cpu, "server_pss_mb": found.server().pss_mb} if found.server_pid else {}
 
 
 class _Method:

@@ -23,6 +23,9 @@ class Usage:
     """The most resident memory at any time, shared pages counted wholly."""
 
 
+NOTHING = Usage(0.0, 0.0, 0.0)
+
+
 def usage(pid: int) -> Usage:
     """Return what a process and its children use; raises `OSError` if there is no process."""
     found = [_one(process) for process in (Path(f"/proc/{pid}"), *_children(pid))]

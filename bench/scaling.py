@@ -22,18 +22,26 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import stages, whole
+from bench import invented, stages, whole
 from bench.catalogs import Catalog
+from bench.laws import VARIANTS
 from bench.probe import Figures
 from bench.stages import GENERATORS, Run
 from forage.errors import ForageError
 
 SERVICES = ("orchestrator", *GENERATORS, "ranker")
 _FIRST = ("rows", "import", "orchestrator", "lexical", "understand", *GENERATORS[1:], "ranker")
-_ALL = (*_FIRST, *(f"ask {name}" for name in (*GENERATORS, "ranker")), "mesh", "follow")
+_ALL = (
+    *_FIRST,
+    *(f"ask {name}" for name in (*GENERATORS, "ranker")),
+    "mesh",
+    "follow",
+    "ranker model",
+)
 STAGES = (*_ALL, "log")
 """`log` is `import` without the orchestrator, for catalogues that would take too long."""
-_ON_MILVUS = ("semantic", "ask semantic", "mesh")
+_WITH_VECTORS = ("semantic", "ask semantic", "mesh")
+"""Stages whose figures are another kind's with a server, and with invented vectors."""
 out = Console(width=110, highlight=False)
 
 
@@ -46,6 +54,10 @@ def main(
     limit_s: Annotated[float, typer.Option(help="Longest start of a service.")] = 900.0,
     milvus: Annotated[str, typer.Option(help="A Milvus server's address; else Milvus Lite.")] = "",
     milvus_index: Annotated[str, typer.Option(help="Index on the server.")] = "HNSW",
+    milvus_pid: Annotated[int, typer.Option(help="Its process, to be measured too.")] = 0,
+    invented_vectors: Annotated[
+        bool, typer.Option(help="Draw the catalogue's vectors instead of embedding its texts.")
+    ] = False,
     restart: Annotated[
         bool, typer.Option(help="Ask after a restart; else as soon as the index is built.")
     ] = True,
@@ -55,19 +67,32 @@ def main(
     """Measure one size of catalogue, and print its figures."""
     folder = work.absolute() / f"{items}"
     server = {"milvus.uri": milvus, "milvus.index": milvus_index} if milvus else {}
-    run = Run(Catalog(items, seed), config_dir, folder, searches, limit_s, server, restart)
+    run = Run(
+        Catalog(items, seed),
+        config_dir,
+        folder,
+        searches,
+        limit_s,
+        server,
+        restart,
+        invented=invented_vectors,
+        milvus_pid=milvus_pid,
+    )
     target = folder / "figures.json"
     figures = _read(target)
+    kind = (" server" if milvus else "") + (" invented" if invented_vectors else "")
     wanted = only.split(",") if only else _ALL
     for unknown in sorted(set(wanted) - set(STAGES)):
         raise typer.BadParameter(f"there is no stage '{unknown}'; allowed: {', '.join(STAGES)}")
     for name in wanted:
-        key = f"{name} server" if milvus and name in _ON_MILVUS else name
+        key = name + kind if name in _WITH_VECTORS else name
         if key in figures and "failed" not in figures[key] and not again:
             continue
         began = time.monotonic()
         out.print(f"{time.strftime('%H:%M:%S')} {items:,} items: {key}", end=" ")
         try:
+            if name in _WITH_VECTORS and not invented_vectors:
+                invented.refuse(run.data)
             found = _stage(name)(run)
         except ForageError as error:
             found = {"failed": error.message, "after_s": time.monotonic() - began}
@@ -94,6 +119,7 @@ def _stage(name: str) -> Callable[[Run], Figures]:
         "understand": stages.record,
         "mesh": whole.mesh,
         "follow": stages.followed,
+        "ranker model": stages.modelled,
     }
     if name in done:
         return done[name]
@@ -119,7 +145,7 @@ def show(items: int, figures: dict[str, Figures]) -> None:
     built = Table("service", "index s", "CPU s", "us/item", "peak MB", "disk MB", "start s", "MB")
     asked = Table("service", "p50 ms", "p99 ms", "CPU ms", "calls/s", "CPU ms, 8 clients", "failed")
     built.title = f"{items:,} items"
-    for name in (*SERVICES, "semantic server"):
+    for name in (*SERVICES, *VARIANTS):
         found = figures.get(name, {}) | figures.get(f"ask {name}", {})
         if "index_s" in found:
             names = ("index_s", "index_cpu_s", "index_cpu_us_per_item", "index_peak_mb", "disk_mb")
@@ -130,7 +156,8 @@ def show(items: int, figures: dict[str, Figures]) -> None:
             asked.add_row(name, *(_text(found.get(n)) for n in names), failed)
     out.print(built)
     out.print(asked)
-    for name in ("import", "understand", "mesh", "mesh server", "follow"):
+    meshes = (name for name in figures if name.startswith("mesh"))
+    for name in ("import", "understand", *meshes, "follow"):
         if name in figures:
             out.print(f"{name}: {json.dumps(_rounded(figures[name]))}", soft_wrap=True)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import matplotlib as mpl
 import typer
 
-from bench.laws import SERVICES, service_figures
+from bench.laws import SERVICES, VARIANTS, service_figures
 from bench.sizing import Demand, Measured, summary
 
 mpl.use("Agg")
@@ -45,6 +45,11 @@ _CALLING = {
     "loaded_cpu_ms": "CPU ms a call",
     "per_second": "calls/s, 8 clients",
 }
+_SERVER = {
+    "server_index_cpu_s": "index, CPU s",
+    "server_pss_mb": "MB",
+    "server_loaded_cpu_ms": "CPU ms a call",
+}
 _MESH = {
     "p50_ms": "search p50, ms",
     "p99_ms": "search p99, ms",
@@ -61,10 +66,15 @@ def main(
         "docs/scaling"
     ),
     least: Annotated[int, typer.Option(help="The smallest catalogue to include.")] = 10_000,
+    keep: Annotated[
+        bool, typer.Option(help="Keep what `target` has of stages that `work` has not.")
+    ] = False,
 ) -> None:
     """Collect the figures of all sizes into one file, and show them."""
     found = {int(file.parent.name): file for file in work.glob("*/figures.json")}
     sizes = {str(n): json.loads(found[n].read_text()) for n in sorted(found) if n >= least}
+    if keep:
+        sizes = laid_over(json.loads((target / "figures.json").read_text())["sizes"], sizes)
     # Tables and plans are made of what is written down, so that anybody can make them again.
     figures = rounded({"sizes": sizes, "traffic": traffic(sizes)})
     target.mkdir(parents=True, exist_ok=True)
@@ -73,8 +83,17 @@ def main(
     draw(figures, target)
 
 
+def laid_over(before: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all stages of all sizes, smallest first; of a stage that both have, what was found."""
+    every = sorted({*before, *found}, key=int)
+    return {items: {**before.get(items, {}), **found.get(items, {})} for items in every}
+
+
 def traffic(sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was found of the traffic, at the largest size that has it."""
+    """Return what was found of the traffic, at the largest size that has it.
+
+    With invented vectors semantic finds nothing, so plans learn not to call it: they do not count.
+    """
     meshes = [found["mesh"] for found in sizes.values() if "p50_ms" in found.get("mesh", {})]
     follows = [found["follow"] for found in sizes.values() if "cpu_ms" in found.get("follow", {})]
     learning = meshes[-1]["learning"]
@@ -112,12 +131,8 @@ def tables(figures: Mapping[str, Any]) -> Iterable[str]:
             for n, f in sizes.items()
         ),
     )
-    yield from ("", "## All seven together", "")
-    meshes = {n: {**f["understand"], **f["mesh"]} for n, f in sizes.items() if "mesh" in f}
-    yield from _table(
-        ["items", *_MESH.values()],
-        ([f"{int(n):,}", *(_text(f.get(k)) for k in _MESH)] for n, f in meshes.items()),
-    )
+    yield from _server_table(sizes)
+    yield from _mesh_tables(sizes)
     yield from ("", "## Laws", "", "`base + slope * items`, fitted by `bench.sizing`.", "")
     yield from _table(
         ["service", "MB", "bytes an item", "call, CPU ms", "more per million items"],
@@ -149,11 +164,49 @@ _IMPORTING = ("items_per_s", "orchestrator_cpu_s", "client_cpu_s", "log_mb")
 
 
 def _services(sizes: Mapping[str, Any], columns: Mapping[str, str]) -> Iterable[Sequence[str]]:
-    for name in (*SERVICES, "semantic server"):
+    for name in (*SERVICES, *VARIANTS):
         for items, stages in sizes.items():
             found = service_figures(stages, name)
             if any(key in found for key in columns):
                 yield [name, f"{int(items):,}", *(_text(found.get(key)) for key in columns)]
+
+
+def _server_table(sizes: Mapping[str, Any]) -> Iterable[str]:
+    yield from ("", "## A Milvus server, beside semantic", "")
+    rows = [
+        [f"{int(items):,}", *(_text(found.get(key)) for key in _SERVER)]
+        for items, stages in sizes.items()
+        for found in [service_figures(stages, "semantic server invented")]
+        if found
+    ]
+    yield from _table(["items", *_SERVER.values()], rows)
+
+
+def _meshes(sizes: Mapping[str, Any]) -> Iterable[tuple[list[str], dict[str, Any]]]:
+    """Yield (size and vectors, figures) of every run of all seven."""
+    for stage, vectors in (("mesh", "embedded"), ("mesh invented", "invented")):
+        for items, stages in sizes.items():
+            if "p50_ms" in stages.get(stage, {}):
+                yield [f"{int(items):,}", vectors], {**stages["understand"], **stages[stage]}
+
+
+def _mesh_tables(sizes: Mapping[str, Any]) -> Iterable[str]:
+    runs = list(_meshes(sizes))
+    yield from ("", "## All seven together", "")
+    head = ["items", "vectors"]
+    yield from _table(
+        [*head, *_MESH.values()],
+        ([*run, *(_text(found.get(key)) for key in _MESH)] for run, found in runs),
+    )
+    for title, key in (
+        ("CPU ms a search, 8 clients", "loaded_cpu_ms"),
+        ("MB after the simulated users", "pss_mb"),
+    ):
+        yield from ("", f"{title}:", "")
+        yield from _table(
+            [*head, *SERVICES],
+            ([*run, *(_text(found[key].get(name)) for name in SERVICES)] for run, found in runs),
+        )
 
 
 def _traffic_table(found: Mapping[str, Any]) -> Iterable[str]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from bench import load
+from bench import invented, load
 from bench.catalogs import Catalog
 from bench.following import follow
 from bench.probe import Figures, Running, answers, built, measured, restarted, running, stage_times
@@ -57,6 +61,10 @@ class Run:
     """Settings of the semantic service for a Milvus server; empty: Milvus Lite."""
     restart: bool = True
     """Whether a service is asked in a process that found its index in place."""
+    invented: bool = False
+    """Whether the semantic service gets vectors that were drawn; else it embeds the texts."""
+    milvus_pid: int = 0
+    """The server's process, if it is on this machine and to be measured too."""
 
     @property
     def data(self) -> Path:
@@ -71,6 +79,10 @@ class Run:
     def flags(self, name: str) -> dict[str, Any]:
         """Return the settings of a service that are not as its file has them."""
         return self.milvus if name == "semantic" else {}
+
+    def server_pid(self, name: str) -> int:
+        """Return the process of the server that a service uses; 0: none that is measured."""
+        return self.milvus_pid if name == "semantic" else 0
 
     def queries(self) -> list[query_pb2.Query]:
         """Return the understood queries that were recorded."""
@@ -165,11 +177,11 @@ def build(run: Run, name: str) -> Figures:
     """Build a service's index from the log."""
     for folder in (run.data / name, *run.data.glob(f"{name}.*")):
         shutil.rmtree(folder, ignore_errors=True)
-    flags = run.flags(name)
-    with running(name, run.config, run.data, flags=flags, limit_s=run.limit_s) as found:
+    drawn = invent(run) if name == "semantic" and run.invented else {}
+    with _alone(run, name) as found:
         kept = [run.data / name, *run.data.glob(f"{name}.*")]
         kept += [run.data / "embeddings.db"] if name == "semantic" else []
-        figures = built(found, kept, run.catalog.items)
+        figures = built(found, kept, run.catalog.items) | drawn
         if not run.restart:
             figures |= {"pss_mb": figures["index_pss_mb"], **_asked(run, found)}
         return figures
@@ -177,9 +189,47 @@ def build(run: Run, name: str) -> Figures:
 
 def ask(run: Run, name: str) -> Figures:
     """Start a service on its index, and ask it what an orchestrator would."""
-    flags = run.flags(name)
-    with running(name, run.config, run.data, flags=flags, limit_s=run.limit_s) as found:
+    with _alone(run, name) as found:
         return restarted(found) | _asked(run, found)
+
+
+def modelled(run: Run) -> Figures:
+    """Train a model from what the simulated users did, and ask the ranker that scores by it."""
+    command = [sys.executable, "-m", "forage.cli", "train", "--force", "--data", str(run.data)]
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [*command, "--config", str(run.config / "ranker.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise FailedPreconditionError(f"no model was trained: {done.stdout}{done.stderr}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    figures = {
+        "train_s": time.monotonic() - began,
+        "train_cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    }
+    with _alone(run, "ranker") as found:
+        version = answers(found, _rank, _rank_requests(run)[:1])[0].model_version
+        return figures | restarted(found) | _asked(run, found) | {"model_version": version}
+
+
+def invent(run: Run) -> Figures:
+    """Fill the vector cache, so that nothing is embedded."""
+    schema = Schema.load(run.config / "films.schema.yaml")
+    return invented.fill(run.data, schema, seed=run.catalog.seed)
+
+
+def _alone(run: Run, name: str) -> AbstractContextManager[Running]:
+    return running(
+        name,
+        run.config,
+        run.data,
+        flags=run.flags(name),
+        limit_s=run.limit_s,
+        server_pid=run.server_pid(name),
+    )
 
 
 def _asked(run: Run, found: Running) -> Figures:

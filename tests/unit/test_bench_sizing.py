@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.laws import Law, Laws, deviations, milvus_bytes, milvus_ms, service_figures
+from bench.scaling_report import laid_over, traffic
 from bench.sizing import Demand, Measured
 
 
@@ -133,6 +134,22 @@ def test_a_vector_search_asks_every_segment():
     # A gigabyte holds 699,050 vectors of 384 numbers.
     assert milvus_ms(699_000) == 2.0
     assert milvus_ms(1_400_000) == 6.0
+
+
+def test_figures_of_a_later_run_are_laid_over_those_that_were_there():
+    before = {"10000": {"import": {"s": 1}, "mesh": {"s": 2}}, "1000000": {"log": {"s": 3}}}
+    found = {"10000": {"mesh": {"s": 4}}, "300000": {"log": {"s": 5}}}
+    merged = laid_over(before, found)
+    assert list(merged) == ["10000", "300000", "1000000"]
+    assert merged["10000"] == {"import": {"s": 1}, "mesh": {"s": 4}}
+    assert merged["300000"] == found["300000"]
+    assert merged["1000000"] == before["1000000"]
+
+
+def test_shares_of_calls_are_not_taken_of_a_mesh_with_invented_vectors(figures):
+    sizes = figures["sizes"]
+    invented = {**sizes["10000"]["mesh"], "calls": {"semantic": 0.0}}
+    assert traffic({**sizes, "2000000": {"mesh invented": invented}}) == traffic(sizes)
 
 
 @pytest.fixture(scope="module")
