@@ -12,7 +12,7 @@ from forage.retrieval import Query, QueryClass
 from ranker.catalog import Card, ItemCards, JoinedPostings
 from ranker.digest import digest
 from ranker.evidence import Evidence
-from ranker.features import FUSED_SCORE, NEIGHBOUR_DEPTHS, POSITION, FeatureList
+from ranker.features import FUSED_SCORE, NEIGHBOUR_DEPTHS, NEIGHBOURS, POSITION, FeatureList
 from ranker.matching import Column, Matcher, standardized
 from ranker.neighbours import Neighbours
 from ranker.statistics import EngagementStatistics
@@ -56,7 +56,7 @@ class FeatureExtractor:
         postings = JoinedPostings(cards)
         columns: dict[str, Column | float] = self._generator(evidence)
         columns |= self._matcher.columns(query, cards, postings)
-        columns |= self._neighbours(evidence, columns, Neighbours(self._cards, cards, postings))
+        columns |= self._neighbours(query, evidence, columns, cards, postings)
         columns |= self._item(query, cards)
         columns |= self._query(query)
         columns |= self._engagement(query, evidence.item_ids, cards)
@@ -115,27 +115,32 @@ class FeatureExtractor:
 
     def _neighbours(
         self,
+        query: Query,
         evidence: Evidence,
         columns: Mapping[str, Column | float],
-        neighbours: Neighbours,
+        cards: Sequence[Card | None],
+        postings: JoinedPostings,
     ) -> dict[str, Column]:
-        items = len(evidence.item_ids)
+        items = len(cards)
+        names = [f.name for f in self._features.features if f.group == NEIGHBOURS]
+        missing = np.full(items, np.nan)
+        told: dict[str, Column] = dict.fromkeys(names, missing)
+        if not query.tokens:
+            # What is alike in words says little of a query that has none.
+            return told
+        neighbours = Neighbours(self._cards, cards, postings)
         by_place = 1 / np.sqrt(1.0 + np.arange(items))
         best = {
             depth: neighbours.sum(np.where(np.arange(items) < depth, by_place, 0.0))
             for depth in NEIGHBOUR_DEPTHS
         }
-        told: dict[str, Column] = {
-            "neighbours.likeness": neighbours.density(),
-            "neighbours.best": best[_BEST] / max(by_place[:_BEST].sum(), 1.0),
-        }
+        told["neighbours.likeness"] = neighbours.density()
+        told["neighbours.best"] = best[_BEST] / max(by_place[:_BEST].sum(), 1.0)
         told |= {f"neighbours.best_{d}_z": standardized(column) for d, column in best.items()}
         spread = {"fusion": "fusion.share", "bm25": "match.bm25"}
         spread |= {name: f"{name}.share" for name in self._generators if name in evidence.answered}
         for name, feature in spread.items():
             told[f"neighbours.{name}"] = neighbours.mean(np.nan_to_num(columns[feature]))
-        for name in self._generators:
-            told.setdefault(f"neighbours.{name}", np.full(items, np.nan))
         return told
 
     def _item(self, query: Query, cards: Sequence[Card | None]) -> dict[str, Column | float]:

@@ -19,6 +19,7 @@ DEFINITIONS = 2
 """Raised whenever the computation of a feature changes but its description does not."""
 FUSED_SCORE = "fusion.score"
 POSITION = "position"
+NEIGHBOURS = "neighbours"
 NEIGHBOUR_DEPTHS = (5, 10, 30)
 """How many of the best candidates an item's likeness is told of."""
 
@@ -159,24 +160,27 @@ def _of_slots() -> Iterator[Feature]:
 
 def _of_neighbours(generators: Sequence[str]) -> Iterator[Feature]:
     mean = "of the other candidates, each by its likeness: the cosine of the stems in their texts"
-    yield Feature("neighbours.likeness", "neighbours", "Mean likeness to the other candidates.")
+    wordless = "all of these are missing for a query without words"
+    yield Feature(
+        "neighbours.likeness", NEIGHBOURS, f"Mean likeness to the other candidates; {wordless}."
+    )
     yield Feature(
         "neighbours.best",
-        "neighbours",
+        NEIGHBOURS,
         "Likeness to the ten that are best in fused order, by 1 / sqrt(place), itself left out.",
     )
     for depth in NEIGHBOUR_DEPTHS:
         yield Feature(
             f"neighbours.best_{depth}_z",
-            "neighbours",
+            NEIGHBOURS,
             f"The same for the best {depth}, in standard deviations from the mean.",
         )
-    yield Feature("neighbours.fusion", "neighbours", f"Mean `fusion.share` {mean}.")
-    yield Feature("neighbours.bm25", "neighbours", f"Mean `match.bm25` {mean}.")
+    yield Feature("neighbours.fusion", NEIGHBOURS, f"Mean `fusion.share` {mean}.")
+    yield Feature("neighbours.bm25", NEIGHBOURS, f"Mean `match.bm25` {mean}.")
     for generator in generators:
         yield Feature(
             f"neighbours.{generator}",
-            "neighbours",
+            NEIGHBOURS,
             f"Mean `{generator}.share` (0 where missing) {mean}; missing if it did not answer.",
         )
 

@@ -17,7 +17,7 @@ from forage.testing import catalog
 from forage.text import tokenize
 from ranker.catalog import JoinedPostings
 from ranker.neighbours import Neighbours
-from tests.unit.ranker_parts import FESTIVAL, KEEPER, MOON, Ranker, query, request
+from tests.unit.ranker_parts import FESTIVAL, GENERATORS, KEEPER, MOON, Ranker, query, request
 
 ITEMS = {item.item_id: item for item in catalog.items()}
 IDS = sorted(ITEMS)
@@ -132,3 +132,11 @@ def test_an_item_is_told_what_the_generators_think_of_those_like_it(ranker: Rank
     assert rising["neighbours.likeness"] > festival["neighbours.likeness"]
     assert rising["neighbours.bm25"] > 0
     assert math.isnan(moon["neighbours.semantic"]), "it was not called"
+
+
+def test_likeness_in_words_is_missing_for_a_query_without_words(ranker: Ranker) -> None:
+    rows = ranker.rows(request(query(""), MOON, FESTIVAL, RISING))
+
+    told = [row[name] for row in rows for name in row if name.startswith("neighbours.")]
+    assert len(told) == 3 * (7 + len(GENERATORS))
+    assert np.isnan(told).all()
