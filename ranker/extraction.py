@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,9 @@ class FeatureExtractor:
         postings = JoinedPostings(cards)
         columns: dict[str, Column | float] = self._generator(evidence)
         columns |= self._matcher.columns(query, cards, postings)
-        columns |= self._neighbours(query, evidence, columns, cards, postings)
+        columns |= self._neighbours(
+            query, evidence, columns, lambda: Neighbours.of(self._cards, cards, postings)
+        )
         columns |= self._item(query, cards)
         columns |= self._query(query)
         columns |= self._engagement(query, evidence.item_ids, cards)
@@ -68,6 +70,11 @@ class FeatureExtractor:
                 stacked[row] = columns[name]
         np.clip(stacked, -_LARGEST, _LARGEST, out=stacked)
         return np.ascontiguousarray(stacked.T)
+
+    def compare(self, item_ids: Sequence[str]) -> Neighbours:
+        """Return how alike items are; `matrix` does this by itself for its candidates."""
+        cards = self._cards.find(item_ids)
+        return Neighbours.of(self._cards, cards, JoinedPostings(cards))
 
     def _generator(self, evidence: Evidence) -> dict[str, Column | float]:
         """Return the columns of the groups `generator` and `fusion`."""
@@ -118,17 +125,17 @@ class FeatureExtractor:
         query: Query,
         evidence: Evidence,
         columns: Mapping[str, Column | float],
-        cards: Sequence[Card | None],
-        postings: JoinedPostings,
+        compare: Callable[[], Neighbours],
     ) -> dict[str, Column]:
-        items = len(cards)
+        """Return the columns of the group `neighbours`; `compare` is called if they are wanted."""
+        items = len(evidence.item_ids)
         names = [f.name for f in self._features.features if f.group == NEIGHBOURS]
         missing = np.full(items, np.nan)
         told: dict[str, Column] = dict.fromkeys(names, missing)
         if not query.tokens:
             # What is alike in words says little of a query that has none.
             return told
-        neighbours = Neighbours(self._cards, cards, postings)
+        neighbours = compare()
         by_place = 1 / np.sqrt(1.0 + np.arange(items))
         best = {
             depth: neighbours.sum(np.where(np.arange(items) < depth, by_place, 0.0))

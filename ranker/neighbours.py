@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranker.catalog import Card, ItemCards, JoinedPostings
 from ranker.matching import Column, length_norm
@@ -24,23 +25,47 @@ class Neighbours:
     """
 
     def __init__(
-        self, cards: ItemCards, found: Sequence[Card | None], postings: JoinedPostings
+        self,
+        items: int,
+        row: NDArray[np.int64],
+        stem: NDArray[np.int64],
+        weight: Column,
     ) -> None:
-        """Weigh the stems of the found cards; `texts` tells which fields are text."""
-        self._items = postings.items
+        """Compare `items` candidates.
+
+        The other arguments are aligned: each weighs one stem of one candidate. The squared weights
+        of a candidate sum to 1; one without stems is unlike all others.
+        """
+        self._items = items
+        self._row, self._stem, self._weight = row, stem, weight
+        self._known = np.bincount(row, minlength=items) > 0
+        self._likeness = self.sum(np.ones(items))
+
+    @classmethod
+    def of(
+        cls, cards: ItemCards, found: Sequence[Card | None], postings: JoinedPostings
+    ) -> Neighbours:
+        """Compare the found cards, of which these are the postings."""
+        items = postings.items
         at = np.flatnonzero((postings.count > 0) & cards.texts[postings.field])
         # By stem, then by item: equal stems stand together.
-        keys = postings.stem[at].astype(np.int64) * max(self._items, 1) + postings.row[at]
+        keys = postings.stem[at].astype(np.int64) * max(items, 1) + postings.row[at]
         cells, places = np.unique(keys, return_inverse=True)
-        stems, self._row = np.divmod(cells, max(self._items, 1))
-        self._stem = np.cumsum(np.diff(stems, prepend=stems[:1]) != 0)
+        stems, row = np.divmod(cells, max(items, 1))
         often = np.bincount(places, postings.count[at], len(cells))
-        weight = often / (often + length_norm(found, cards.mean_length)[self._row])
-        weight *= cards.idf(stems)
-        norm = np.sqrt(np.bincount(self._row, weight**2, self._items))
-        self._known = (norm > 0).astype(float)
-        self._weight = weight / norm[self._row]
-        self._likeness = self.sum(np.ones(self._items))
+        weight = often / (often + length_norm(found, cards.mean_length)[row]) * cards.idf(stems)
+        norm = np.sqrt(np.bincount(row, weight**2, items))
+        return cls(
+            items, row, np.cumsum(np.diff(stems, prepend=stems[:1]) != 0), weight / norm[row]
+        )
+
+    def among(self, places: NDArray[np.int64]) -> Neighbours:
+        """Return the same for some of the candidates, in the order of their places here."""
+        renumbered = np.full(self._items, -1)
+        renumbered[places] = np.arange(len(places))
+        row = renumbered[self._row]
+        kept = row >= 0
+        return Neighbours(len(places), row[kept], self._stem[kept], self._weight[kept])
 
     def sum(self, values: Column) -> Column:
         """Return, for each item, the sum of the others' values, each by its likeness."""

@@ -22,6 +22,7 @@ from ranker.extraction import FeatureExtractor, Matrix
 from ranker.features import FeatureList
 from ranker.matching import standardized
 from ranker.model import RankingModel
+from ranker.neighbours import Neighbours
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,12 +39,16 @@ class EvidenceColumns(FeatureExtractor):
         self._features = features
         self._generators = {name: column for column, name in enumerate(features.generators)}
 
-    def fill(self, matrix: Matrix, evidence: Evidence) -> None:
+    def fill(
+        self, matrix: Matrix, query: Query, evidence: Evidence, neighbours: Neighbours
+    ) -> None:
         """Overwrite what the generators and fusion say, and what compares candidates, in place."""
-        for name, values in self._generator(evidence).items():
+        columns = self._generator(evidence)
+        columns["match.bm25"] = bm25 = matrix[:, self.columns["match.bm25"]].astype(float)
+        columns["match.bm25_z"] = standardized(bm25)
+        columns |= self._neighbours(query, evidence, columns, lambda: neighbours)
+        for name, values in columns.items():
             matrix[:, self.columns[name]] = values
-        bm25 = matrix[:, self.columns["match.bm25"]].astype(float)
-        matrix[:, self.columns["match.bm25_z"]] = standardized(bm25)
 
     @cached_property
     def columns(self) -> Mapping[str, int]:
@@ -79,6 +84,8 @@ class Question:
     """The score of each candidate in each list, 0 if it is not there: [G, N]."""
     features: Matrix
     """The ranker's features of all candidates when everybody is asked for everything: [N, F]."""
+    neighbours: Neighbours
+    """How alike all the candidates are."""
     grades: Ints
     """Judged grade of each candidate, [N]."""
     ideal: float
@@ -173,7 +180,8 @@ class Pages:
                 name for name, k in zip(self.generators, fan_outs, strict=True) if k
             ),
         )
-        self._columns.fill(matrix, evidence)
+        neighbours = question.neighbours.among(head)
+        self._columns.fill(matrix, question.query, evidence, neighbours)
         return matrix
 
 

@@ -353,6 +353,7 @@ def question(
         ranks=ranks,
         scores=scores,
         features=world.mesh.extractor.matrix(query, evidence),
+        neighbours=world.mesh.extractor.compare(item_ids),
         grades=np.array([judgments.get(item_id, 0) for item_id in item_ids], np.int64),
         ideal=ideal_dcg(list(judgments.values())),
         gain=float(sum(judgments.values())),

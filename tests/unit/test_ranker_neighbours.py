@@ -34,7 +34,7 @@ def ranker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranker]:
 
 def neighbours(ranker: Ranker, item_ids: Sequence[str]) -> Neighbours:
     found = ranker.cards.find(item_ids)
-    return Neighbours(ranker.cards, found, JoinedPostings(found))
+    return Neighbours.of(ranker.cards, found, JoinedPostings(found))
 
 
 def stems(item_id: str) -> Counter[str]:
@@ -113,6 +113,19 @@ def test_an_item_alone_or_unknown_has_no_neighbours(ranker: Ranker) -> None:
     assert alone.density().tolist() == [0.0]
     assert np.isnan(strange.mean(np.ones(3))).tolist() == [False, True, False]
     assert strange.sum(np.ones(3))[0] == pytest.approx(likeness(MOON, RISING))
+
+
+@given(st.permutations(IDS), st.integers(0, len(IDS)))
+def test_some_of_the_candidates_are_compared_as_if_they_were_all(
+    ranker: Ranker, shuffled: list[str], kept: int
+) -> None:
+    places = np.array([IDS.index(item_id) for item_id in shuffled[:kept]], int)
+    values = np.arange(kept) / max(kept, 1)
+
+    among = neighbours(ranker, IDS).among(places).mean(values)
+
+    alone = neighbours(ranker, shuffled[:kept]).mean(values)
+    assert among == pytest.approx(alone, nan_ok=True)
 
 
 def test_no_candidates_have_no_neighbours(ranker: Ranker) -> None:
