@@ -131,8 +131,10 @@ class ItemCards:
 
     def idf(self, stems: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
         """Return how rare stems are in text fields: inverse document frequencies, above 0."""
-        items, numbers = len(self._cards), np.asarray(stems, np.int64)
-        held = np.where(numbers >= 0, self._holders[np.maximum(numbers, 0)], 0)
+        items, numbers, holders = len(self._cards), np.asarray(stems, np.int64), self._holders
+        # A stem is numbered a moment before the first item that has it is counted.
+        counted = (numbers >= 0) & (numbers < len(holders))
+        held = np.where(counted, holders[np.where(counted, numbers, 0)], 0)
         rarity: NDArray[np.float64] = np.log1p((items - held + 0.5) / (held + 0.5))
         return rarity
 

@@ -7,7 +7,6 @@ import pytest
 
 from forage import services
 from tests.repo.compose_files import (
-    FILES,
     ROOT,
     SERVERS,
     SERVICES,
@@ -18,16 +17,6 @@ from tests.repo.compose_files import (
     read,
     settings,
 )
-
-
-@pytest.fixture(scope="module", params=FILES)
-def file(request):
-    return read(request.param)
-
-
-@pytest.fixture(scope="module")
-def containers(file):
-    return {name: extended(container) for name, container in file["services"].items()}
 
 
 @pytest.fixture(scope="module")

@@ -12,23 +12,11 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tests.repo.compose_files import (
-    FILES,
     ROOT,
     SERVERS,
     by_default,
-    extended,
     read,
 )
-
-
-@pytest.fixture(scope="module", params=FILES)
-def file(request):
-    return read(request.param)
-
-
-@pytest.fixture(scope="module")
-def containers(file):
-    return {name: extended(container) for name, container in file["services"].items()}
 
 
 def test_the_image_does_not_run_as_root():
@@ -48,6 +36,15 @@ def test_the_build_context_has_what_the_dockerfile_copies_and_no_more():
 
     assert kept == {path for copied in copies for path in copied.split()}
     assert all((ROOT / path).exists() for path in kept)
+
+
+def test_the_image_has_every_package_of_the_distribution_and_no_other():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    packages = build["targets"]["wheel"]["packages"]
+
+    copied = re.findall(r"^COPY (\w+) \1$", (ROOT / "Dockerfile").read_text(), re.M)
+
+    assert sorted(copied) == sorted(packages)
 
 
 def test_chart_image_and_distribution_have_one_version(containers):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from forage.catalog.item import Value
 from forage.log import Event, Record, Topic
 from forage.settings import FeedbackSettings
 from forage.testing import catalog
@@ -28,13 +30,6 @@ from tests.unit.ranker_parts import (
     query,
     request,
 )
-
-
-@pytest.fixture
-def ranker(tmp_path: Path) -> Iterator[Ranker]:
-    ranker = Ranker(tmp_path)
-    yield ranker
-    ranker.log.close()
 
 
 def test_engagement_moves_its_own_query_most(ranker: Ranker) -> None:
@@ -201,3 +196,24 @@ def test_frequencies_and_lengths_are_the_same_after_changes_and_after_a_restart(
             == fresh.idf([fresh.stem(word) for word in ("lantern", "moon", "unheard")]).tolist()
         )
         assert cards.mean_length == fresh.mean_length
+
+
+def test_a_word_that_is_known_before_it_is_counted_is_as_rare_as_an_unknown_one(
+    ranker: Ranker,
+) -> None:
+    text = " ".join(f"lemma{number}x" for number in range(2_000))
+    item = replace(catalog.items()[0], attributes={"synopsis": (Value(text),)})
+    ranker.log.append([catalog.upsert(item), catalog.upsert(catalog.items()[1])])
+    records = ranker.log.read(Topic.CATALOG, 0, 1_000)[-2:]
+    found = []
+
+    def asked_between() -> Iterator[Record]:
+        yield records[0]
+        found.append(ranker.cards.stem("lemma1999x"))
+        found.append(ranker.cards.idf([found[0], ranker.cards.stem("unheard")]).tolist())
+        yield records[1]
+
+    ranker.cards.apply(asked_between())
+
+    assert found[0] >= 1_024, "its number is beyond what is counted so far"
+    assert found[1][0] == found[1][1]

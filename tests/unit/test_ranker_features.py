@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,13 +18,6 @@ from tests.unit.ranker_parts import (
     query,
     request,
 )
-
-
-@pytest.fixture
-def ranker(tmp_path: Path) -> Iterator[Ranker]:
-    ranker = Ranker(tmp_path)
-    yield ranker
-    ranker.log.close()
 
 
 def test_every_feature_has_one_name_and_a_description(ranker: Ranker) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,13 +16,6 @@ from tests.unit.ranker_parts import (
     query,
     request,
 )
-
-
-@pytest.fixture
-def ranker(tmp_path: Path) -> Iterator[Ranker]:
-    ranker = Ranker(tmp_path)
-    yield ranker
-    ranker.log.close()
 
 
 def test_words_are_matched_field_by_field(ranker: Ranker) -> None:

@@ -1,7 +1,6 @@
 """Snapshots that are not used: damaged, of another format, or of another log."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -10,14 +9,6 @@ from forage.log.archive import compress, pack
 from forage.log.sqlite import SqliteEventLog
 from tests.unit.snapshot_world import KIND, Tally, World, refusals
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.stop()
-    world.log.close()
 
 
 @pytest.mark.parametrize(

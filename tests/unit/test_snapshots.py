@@ -1,8 +1,6 @@
 """Snapshots of projections: when they are made and by whom, and how a replica starts from one."""
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,14 +13,6 @@ from forage.registry import DirectoryRegistry
 from forage.settings import ServiceSettings
 from tests.unit.snapshot_world import KIND, Tally, World
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.stop()
-    world.log.close()
 
 
 def test_a_new_replica_starts_from_a_snapshot_then_the_tail(world: World):
