@@ -52,7 +52,7 @@ class Attribute(StrEnum):
     QUERY_CLASS = "forage.query_class", "navigational, topical, browse or empty."
     QUERY_LENGTH = "forage.query_length", "Characters in the query; never its text."
     POLICY = "forage.policy", "The policy that chose the plan, such as `thompson`."
-    PLAN_SOURCE = "forage.plan_source", "Why that plan: policy, uniform, full, override or fallback."
+    PLAN_SOURCE = "forage.plan_source", "Plan source: policy, uniform, full, override or fallback."
     SNAPSHOT_VERSION = "forage.snapshot_version", "The policy snapshot that was sampled."
     GENERATOR = "forage.generator", "A generator's registered name."
     FAN_OUT = "forage.fan_out", "Candidates asked of one generator; a level of the plan."
