@@ -46,11 +46,11 @@ def fuse(
 
     score = Σ_g weight_g / (k + rank_g) (Cormack, Clarke & Büttcher, 2009). The order is total:
     ties go to the better best rank, then to the smaller item id. Raw scores of different
-    generators are never compared. Inputs are not changed.
+    generators are never compared. Inputs are not changed. Every generator has to have a weight.
     """
     merged: dict[str, Candidate] = {}
     for generator in sorted(lists):
-        weight = weights.get(generator, 1.0)
+        weight = weights[generator]
         for rank, hit in enumerate(lists[generator], start=1):
             item_id = hit.item_id
             candidate = merged.get(item_id)

@@ -142,9 +142,8 @@ class Recorder:
             _logger.error("%d decisions were given up while the log failed", self._dropped)
         self.failing, self._dropped = False, 0
         for waiting in batch:
-            current = self._waiting.get(waiting.decision.request_id)
-            if current is waiting:
-                del self._waiting[waiting.decision.request_id]
+            # The log keeps the first decision of an id, so one that came meanwhile is done too.
+            self._waiting.pop(waiting.decision.request_id, None)
 
     def _measure(self, batch: list[_Waiting]) -> None:
         instruments = self._runtime.telemetry.instruments

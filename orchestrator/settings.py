@@ -92,9 +92,9 @@ class PlanSettings(Settings):
     """The fan-outs to choose from; the first is 0."""
     budget: int = Field(default=26, ge=1, le=10_000)
     """The most a plan may cost, in cost units."""
-    price: float = Field(default=0.00025, ge=0, le=1)
+    price: float = Field(default=0.001, ge=0, le=1)
     """What a cost unit must bring in coverage; higher calls less."""
-    redundancy: float = Field(default=5.0, ge=1, le=50)
+    redundancy: float = Field(default=3.0, ge=1, le=50)
     """How much generators find the same items; 1 if each finds by itself, more calls fewer."""
     exploration: float = Field(default=0.3, ge=0, le=10)
     """Scale of the posterior's spread in Thompson draws; 1 is Thompson sampling."""

@@ -29,13 +29,16 @@ _WHY: Mapping[str, str] = {
     " differed by six (ADR 17).",
     "MQ2008": "of 105 queries, so the interval is ten times as wide as the gap. Bagged trees (.704)"
     " and smaller samples of rows and columns (.701) were tried.",
-    "less best mix's": "call-everything itself is no better than the best mix here, so planning has"
-    " nothing to win; what it saves is cost.",
+    "less best mix's": "call-everything itself is hardly better than the best mix here, so planning"
+    " has little to win; what it saves is cost.",
+    "less call-everything's, held-out": "of few needs, so the interval is wide; nobody's clicks"
+    " taught anything about them, and the ranker misses the evidence of whom the plan left out.",
     "coverage": "the plan has learned that the price of the last calls exceeds what they find.",
     "best plan's cumulative": "one plan fits this traffic well, and learning costs searches: the"
     " best plan is known only in hindsight.",
     "cumulative regret saved": "most regret is against an oracle that knows each need, which no"
     " context tells; the contenders differ in the small rest.",
+    "next: nDCG@10 less popularity's": "few users are simulated; the interval includes zero.",
     "browse: nDCG@10 less popularity's": "popular films are what most people watch; few users are"
     " simulated, so the interval is wide.",
 }

@@ -195,6 +195,28 @@ class TestMemory(RetrieverContract):
         assert mine[RUNNERS].reasons[-1].kind == "personal"
         assert mine[ORBIT].score == others[ORBIT].score
 
+    def test_what_a_user_chose_and_what_all_did_add_up_to_the_score(self, bench: Bench) -> None:
+        query = replace(text_query("rain"), time=NOW, user=UserContext("anna"))
+        show(bench, query, [ORBIT, RUNNERS], RUNNERS, kind="play", times=2)
+
+        hit = bench.retrieve(query).hits[0]
+
+        assert [r.kind for r in hit.reasons] == ["query", "personal"]
+        assert all(r.weight > 0 for r in hit.reasons)
+        assert sum(r.weight for r in hit.reasons) == pytest.approx(hit.score)
+
+    def test_of_equals_the_more_popular_are_found_even_where_the_list_ends(
+        self, bench: Bench
+    ) -> None:
+        query = replace(text_query("quiet evening"), time=NOW)
+        for liked in (1.0, 4.0, 2.0, 3.0):
+            twin = {"title": (Value("Twin"),), "popularity": (Value(liked),)}
+            bench.upsert(Item(f"film:twin-{liked}", "film", twin))
+            show(bench, query, [f"film:twin-{liked}"], f"film:twin-{liked}")
+
+        assert len({h.score for h in bench.retrieve(query).hits}) == 1
+        assert ids(bench.retrieve(query, limit=2).hits) == ["film:twin-4.0", "film:twin-3.0"]
+
     def test_more_like_these_remembers_what_it_led_to(self, bench: Bench) -> None:
         query = Query(like_item_ids=(KEEPER, ORBIT), time=NOW)
         show(bench, query, [RUNNERS, FESTIVAL], FESTIVAL, times=3)

@@ -114,12 +114,13 @@ def test_one_list_alone_keeps_its_order(found, weight):
 
 def test_no_lists_give_no_candidates():
     assert fuse({}, {}, k=20) == []
-    assert fuse({"lexical": []}, {}, k=20) == []
+    assert fuse({"lexical": []}, {"lexical": 1.0}, k=20) == []
 
 
 def test_reasons_are_kept():
     reason = candidate_pb2.Reason(kind="field", detail="title", weight=1.0)
-    (found,) = fuse({"lexical": [Hit(item_id="a", score=1.0, reasons=[reason])]}, {}, k=20)
+    lists = {"lexical": [Hit(item_id="a", score=1.0, reasons=[reason])]}
+    (found,) = fuse(lists, {"lexical": 1.0}, k=20)
 
     assert list(found.provenance[0].reasons) == [reason]
 

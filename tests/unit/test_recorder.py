@@ -150,6 +150,8 @@ async def test_while_the_log_fails_it_says_so_and_keeps_what_it_was_given(record
     await eventually(lambda: recording.stored("a") is not None)
     await recording.recorder.durable(["a"])
     assert not recording.recorder.failing
+    # Tried more than once, but completed once.
+    assert [m.generator for m in recording.stored("a").marginals] == list(NAMES)
 
 
 async def test_a_failing_log_is_tried_now_and_then_not_all_the_time(recording):
