@@ -222,7 +222,8 @@ def test_missing_values_are_predicted_if_the_schema_wants_it(cli, tmp_path):
 
 
 def test_ctrl_c_stops_an_import_that_can_go_on(mesh, tmp_path):
-    path = films(tmp_path / "films.jsonl", 60_000)
+    # So many that the import is not over before a slow machine has sent the signal.
+    path = films(tmp_path / "films.jsonl", 400_000)
     data = tmp_path / "data"
     command = [sys.executable, "-m", "forage.cli", "import", str(path), "--data", str(data)]
     process = subprocess.Popen(
@@ -240,10 +241,10 @@ def test_ctrl_c_stops_an_import_that_can_go_on(mesh, tmp_path):
     _, err = process.communicate(timeout=30)
     written = len(mesh.items())
 
-    assert process.returncode == 130
+    assert process.returncode == 130, f"{written} items are written; {err}"
     assert "the same command goes on from here" in err
     assert "Traceback" not in err
-    assert written < 60_000
+    assert written < 400_000
 
     state = json.loads(next((data / "imports").glob("films-*.json")).read_text())
     assert 0 <= written - state["rows_done"] <= 500

@@ -40,8 +40,9 @@ def fallen_back(settings: OrchestratorSettings) -> Versioned:
 def test_the_same_request_is_planned_the_same_and_others_differ():
     one = PLANNER.plan(phi(), {}, PRIOR, request_id="a")
     again = PLANNER.plan(phi(), {}, PRIOR, request_id="a")
+    dear = prior(configured(plan={"price": 0.02, "exploration": 1.0}))
     plans = {
-        PLANNER.plan(phi(), {}, PRIOR, request_id=str(n), override="thompson").choice.action
+        PLANNER.plan(phi(), {}, dear, request_id=str(n), override="thompson").choice.action
         for n in range(50)
     }
 
