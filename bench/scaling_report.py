@@ -172,14 +172,15 @@ def _services(sizes: Mapping[str, Any], columns: Mapping[str, str]) -> Iterable[
 
 
 def _server_table(sizes: Mapping[str, Any]) -> Iterable[str]:
-    yield from ("", "## A Milvus server, beside semantic", "")
     rows = [
         [f"{int(items):,}", *(_text(found.get(key)) for key in _SERVER)]
         for items, stages in sizes.items()
         for found in [service_figures(stages, "semantic server invented")]
         if found
     ]
-    yield from _table(["items", *_SERVER.values()], rows)
+    if rows:
+        yield from ("", "## A Milvus server, beside semantic", "")
+        yield from _table(["items", *_SERVER.values()], rows)
 
 
 def _meshes(sizes: Mapping[str, Any]) -> Iterable[tuple[list[str], dict[str, Any]]]:
