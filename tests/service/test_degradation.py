@@ -62,10 +62,11 @@ async def test_a_killed_generator_fails_no_search_and_comes_back(tmp_path: Path)
 
 async def test_a_slow_generator_is_left_behind_and_then_left_alone(tmp_path: Path) -> None:
     generators = [ListGenerator("lexical", IDS), ListGenerator("semantic", IDS, delay_s=5.0)]
-    targets = {"semantic": {"timeout_ms": 40}}
+    # The search has time enough to wait for it; the generator's own limit is what ends the call.
+    changes = {"targets": {"semantic": {"timeout_ms": 40}}, "deadline_ms": 9_000}
     breaker = {**BREAKER, "cool_down_ms": 60_000}
     async with meshed(
-        tmp_path, generators=generators, targets=targets, breaker=breaker, ranker=False
+        tmp_path, generators=generators, breaker=breaker, ranker=False, **changes
     ) as mesh:
         found = [await mesh.search(f"slow {n}") for n in range(3)]
 
@@ -74,7 +75,9 @@ async def test_a_slow_generator_is_left_behind_and_then_left_alone(tmp_path: Pat
     assert all(ids(r) for r in found)
 
 
-async def test_a_failing_generator_is_reported_and_the_others_answer(tmp_path: Path) -> None:
+async def test_a_failing_generator_is_reported_and_the_others_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     generators = [
         ListGenerator("lexical", IDS),
         ListGenerator("graph", IDS, error=UnavailableError("the index is being rebuilt")),
@@ -88,6 +91,9 @@ async def test_a_failing_generator_is_reported_and_the_others_answer(tmp_path: P
     assert degraded(response) == {"graph": "FAILED", "memory": "FAILED"}
     details = {d.component: d.detail for d in response.degraded}
     assert details["graph"] == "UNAVAILABLE: the index is being rebuilt"
+    # What comes and goes is in the answer; a defect is in the log too.
+    logged = [r.getMessage() for r in caplog.records if r.name == "orchestrator.fanout"]
+    assert [message.split(":")[0] for message in logged] == ["generator memory"]
 
 
 async def test_a_query_that_one_generator_cannot_read_does_not_open_its_breaker(
