@@ -248,15 +248,13 @@ class Mesh:
             hits[name], scanned[name] = found.hits, found.scanned
         return Answer(query, hits, seconds, scanned)
 
-    def fuse(
-        self, hits: Mapping[str, Sequence[Hit]], weights: Mapping[str, float] | None = None
-    ) -> list[Candidate]:
-        """Return the union in fused order; without weights, by the generators' prior hit rates."""
+    def fuse(self, hits: Mapping[str, Sequence[Hit]]) -> list[Candidate]:
+        """Return the union in fused order, by the generators' prior hit rates."""
         targets = self.settings.orchestrator.generators
         messages = {name: wire.hits_to_proto(found, explain=False) for name, found in hits.items()}
         return fusion.fuse(
             messages,
-            weights or {name: target.hit_rate for name, target in targets.items()},
+            {name: target.hit_rate for name, target in targets.items()},
             k=self.settings.orchestrator.fusion_k,
         )
 
