@@ -203,7 +203,7 @@ class PolicyProjection:
     def _reward(self, event: Engagement) -> None:
         decision = event.decision
         root = decision.root_request_id or decision.request_id
-        value = max(0.0, event.reward)
+        value = event.reward
         waiting = self._pending.get(root)
         if waiting is not None:
             known = waiting.rewards.get(event.item_id, (0.0, 0))[0]

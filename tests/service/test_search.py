@@ -19,6 +19,7 @@ from forage.telemetry import Telemetry
 from forage.testing import catalog
 from forage.testing.lists import ListGenerator
 from forage.v1 import plan_pb2, query_pb2
+from forage.v1.search_service_pb2 import SearchRequest
 from tests.service.orchestrator_mesh import (
     IDS,
     ITEMS,
@@ -320,6 +321,23 @@ async def test_a_search_names_its_trace_and_the_servers_span(tmp_path: Path) -> 
     assert response.trace_id == decision.trace_id != ""
     assert finished[decision.span_id].parent is None
     assert f"{finished[decision.span_id].context.trace_id:032x}" == response.trace_id
+    telemetry.shutdown()
+
+
+async def test_a_search_that_is_not_sampled_names_no_trace(tmp_path: Path) -> None:
+    spans = InMemorySpanExporter()
+    telemetry = Telemetry.in_memory("orchestrator", spans)
+    async with meshed(tmp_path, telemetry=telemetry) as mesh:
+        response = await mesh.search_stub.Search(
+            SearchRequest(text="untraced"),
+            timeout=10.0,
+            metadata=(("traceparent", f"00-{7:032x}-{7:016x}-00"),),
+        )
+        decision = await mesh.decision(response.request_id)
+
+    assert response.results
+    assert (response.trace_id, decision.trace_id, decision.span_id) == ("", "", "")
+    assert not [s for s in spans.get_finished_spans() if s.context.trace_id == 7]
     telemetry.shutdown()
 
 
