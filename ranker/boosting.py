@@ -4,6 +4,9 @@ Every feedback is a preference of its own: the item acted on against the other i
 search showed, weighted by its reward and by one over the probability that its position was
 looked at, clipped (Joachims, Swaminathan & Schnabel, 2017). What clipping leaves is absorbed by
 a position feature, which serving fixes at 1 (Ling et al., 2017).
+
+Clicks are few and noisy, so a model is held to what is known of its features: more evidence never
+lowers a score (`ranker.features.direction`).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.examination import Examination
-from ranker.features import POSITION
+from ranker.features import POSITION, direction
 from ranker.lean_xgboost import xgboost
 from ranker.model import RankingModel
 from ranker.settings import BoostingSettings, TrainingSettings
@@ -106,7 +109,7 @@ def boost(
     The same arguments give the same model.
     """
     booster = xgboost.train(
-        _parameters(settings, seed),
+        _parameters(settings, names, seed),
         _matrix(groups, settings),
         settings.trees,
         callbacks=[_Report(progress, settings.trees)],
@@ -126,7 +129,7 @@ def _matrix(data: Preferences, settings: BoostingSettings) -> xgboost.DMatrix:
     )
 
 
-def _parameters(settings: BoostingSettings, seed: int) -> dict[str, object]:
+def _parameters(settings: BoostingSettings, names: Sequence[str], seed: int) -> dict[str, object]:
     return {
         "objective": "rank:ndcg",
         "ndcg_exp_gain": False,
@@ -139,6 +142,7 @@ def _parameters(settings: BoostingSettings, seed: int) -> dict[str, object]:
         "lambda": settings.reg_lambda,
         "subsample": settings.subsample,
         "colsample_bytree": settings.colsample,
+        "monotone_constraints": tuple(direction(n) if settings.monotone else 0 for n in names),
         "nthread": settings.threads,
         "seed": seed,
     }

@@ -23,6 +23,29 @@ NEIGHBOURS = "neighbours"
 NEIGHBOUR_DEPTHS = (5, 10, 30)
 """How many of the best candidates an item's likeness is told of."""
 
+_RISING_GROUPS = frozenset({"match", "slots", NEIGHBOURS})
+_RISING_ENDINGS = frozenset({"score", "share", "z", "reciprocal_rank"})
+"""What every generator says of an item, and fusion too."""
+_RISING = frozenset(
+    {
+        "fusion.generators",
+        "fusion.best_rank",
+        "fusion.shares",
+        "title.idf",
+        "title.coverage",
+        "title.prefix",
+        "title.similarity",
+        "title.part_similarity",
+        "item.popularity",
+        "engagement.overall",
+        "engagement.class",
+        "engagement.query",
+        "user.affinity",
+    }
+)
+_FALLING = frozenset({"engagement.dislike"})
+_EITHER = frozenset({"neighbours.likeness"})
+
 
 class Feature(NamedTuple):
     """One column of the feature matrix."""
@@ -49,6 +72,22 @@ class FeatureList:
         """Twelve hexadecimal digits that change with any name, description or definition."""
         content = json.dumps([DEFINITIONS, self.features])
         return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def direction(name: str) -> int:
+    """Return how more of a feature may move an item's score, all else being equal.
+
+    1: never down, for evidence that the item is wanted; -1: never up; 0: either way, such as for
+    what describes the query or only says what kind of item it is. Names that are not of this
+    list may go either way.
+    """
+    group, _, ending = name.partition(".")
+    if name in _FALLING:
+        return -1
+    if name in _EITHER:
+        return 0
+    rising = group in _RISING_GROUPS or ending in _RISING_ENDINGS or name in _RISING
+    return int(rising)
 
 
 def _features(schema: Schema, generators: Sequence[str]) -> Iterator[Feature]:

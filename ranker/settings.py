@@ -41,6 +41,9 @@ class BoostingSettings(Settings):
     subsample: float = Field(default=0.8, gt=0, le=1)
     colsample: float = Field(default=0.5, gt=0, le=1)
     """Share of the features each tree may use."""
+    monotone: bool = True
+    """Whether more evidence that an item is wanted may never lower its score: the directions that
+    `ranker.features` gives for its features."""
     threads: int = Field(default=0, ge=0, le=256)
     """Threads of training; 0 uses every core. Serving always uses one per request."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from forage.testing import catalog
-from ranker.features import FeatureList
+from ranker.features import FeatureList, direction
 from tests.unit.ranker_parts import (
     FESTIVAL,
     GENERATORS,
@@ -138,3 +138,21 @@ def test_agreement_of_generators_is_told_in_one_number(ranker: Ranker) -> None:
     assert first["fusion.shares"] == pytest.approx(0.5)
     assert second["fusion.shares"] == pytest.approx(0.5)
     assert first["fusion.best_rank"] == second["fusion.best_rank"] == 1.0
+
+
+def test_evidence_has_a_direction_and_descriptions_have_none(ranker: Ranker) -> None:
+    directions = {f.name: direction(f.name) for f in ranker.features.features}
+
+    for name in GENERATORS:
+        assert directions[f"{name}.score"] == directions[f"{name}.reciprocal_rank"] == 1
+        assert directions[f"neighbours.{name}"] == 1
+        assert directions[f"{name}.answered"] == directions[f"{name}.found"] == 0
+    assert directions["fusion.score"] == directions["match.bm25"] == directions["slots.top"] == 1
+    assert directions["engagement.query"] == directions["user.affinity"] == 1
+    assert directions["engagement.dislike"] == -1
+    assert {n for n, d in directions.items() if d == 0 and n.startswith("neighbours.")} == {
+        "neighbours.likeness"
+    }
+    groups = {f.name: f.group for f in ranker.features.features}
+    assert not any(d for n, d in directions.items() if groups[n] in ("query", "position"))
+    assert direction("a_feature_of_somebody_else") == 0
