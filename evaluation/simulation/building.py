@@ -55,18 +55,22 @@ class Built:
 def build(
     folder: Path,
     collection: Collection,
+    strangers: Collection | None,
     warm_up: WarmUp,
     studies: StudySettings,
     progress: Progress,
 ) -> Built:
-    """Return what `folder` holds for these very data, settings and code; else make it."""
+    """Return what `folder` holds for these very data, settings and code; else make it.
+
+    `strangers` are users who take no part in the traffic, for the study of histories.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"scene-{_digest(collection, warm_up, studies)}.pickle"
+    path = folder / f"scene-{_digest(collection, strangers, warm_up, studies)}.pickle"
     if path.is_file():
         built: Built = pickle.loads(path.read_bytes())
         return built
     with World(folder, collection) as world:
-        built = _live(world, collection, warm_up, studies, progress)
+        built = _live(world, collection, strangers, warm_up, studies, progress)
     path.write_bytes(pickle.dumps(built))
     return built
 
@@ -74,6 +78,7 @@ def build(
 def _live(
     world: World,
     collection: Collection,
+    strangers: Collection | None,
     warm_up: WarmUp,
     studies: StudySettings,
     progress: Progress,
@@ -85,7 +90,7 @@ def _live(
     scene = make_scene(world, collection, warm_up, progress, arrivals)
     end = NOW + (warm_up.days + 1) * DAY
     progress("studies", 0.0)
-    personal = personalise(world, scene, collection, time=end)
+    personal = personalise(world, scene, collection, strangers, time=end)
     # Before memory, whose pages show new items too.
     explored = explore(
         world,
@@ -111,10 +116,17 @@ def _live(
     return Built(scene, before, learned, personal, explored)
 
 
-def _digest(collection: Collection, warm_up: WarmUp, studies: StudySettings) -> str:
+def _digest(
+    collection: Collection,
+    strangers: Collection | None,
+    warm_up: WarmUp,
+    studies: StudySettings,
+) -> str:
     """Return a name for all that the result depends on: data, settings and code."""
-    found = hashlib.sha256(repr((warm_up, studies, collection.topics)).encode())
-    found.update(repr(sorted(collection.judgments.items())).encode())
+    found = hashlib.sha256(repr((warm_up, studies)).encode())
+    for part in (collection, strangers):
+        if part is not None:
+            found.update(repr((part.topics, sorted(part.judgments.items()))).encode())
     found.update(repr([(i.item_id, i.attributes) for i in collection.items]).encode())
     files = [f for part in _CODE for f in (_ROOT / part).rglob("*.py")]
     here = [Path(__file__).parent / f"{name}.py" for name in _HERE]

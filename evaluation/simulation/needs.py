@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ _GRADE = 3
 _LIKED = 4.0
 _RECENT = 60
 _AHEAD = 10
+_EVERYBODY = 1_000_000
 _PLOTS = {"Plot", "Genre"}
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
@@ -239,3 +240,13 @@ def film_collection(data: Path, *, sizes: Sizes | None = None, seed: int = 1) ->
         judgments=judgments,
         note="titles: TMDB and popularity; people: silver labels; themes: tags and plots",
     )
+
+
+def strangers(data: Path, collection: Collection) -> Collection:
+    """Return the needs, browse and next, of the MovieLens users who have none in the mixed traffic.
+
+    `collection` is what `film_collection` returns by itself for the same data.
+    """
+    everybody = film_collection(data, sizes=replace(Sizes(), users=_EVERYBODY))
+    known = {topic.query_id for topic in collection.topics}
+    return everybody.of([topic for topic in everybody.topics if topic.query_id not in known])

@@ -12,7 +12,7 @@ from evaluation.simulation.clicks import CLICK_MODELS
 from evaluation.simulation.comparison import CONTEXTUAL, Comparer, ComparisonSettings
 from evaluation.simulation.drift import SCENARIOS, Recovery, recover
 from evaluation.simulation.invented import invented_collection
-from evaluation.simulation.needs import film_collection
+from evaluation.simulation.needs import film_collection, strangers
 from evaluation.simulation.pictures import draw, draw_recovery
 from evaluation.simulation.replay import Users
 from evaluation.simulation.results import (
@@ -66,7 +66,8 @@ def run(
     """Simulate; write pictures and `results.json` to `out`. Without `data`, films are invented."""
     collection = invented_collection() if data is None else film_collection(data)
     warm_up, studies = _sizes(small=data is None)
-    built = build(cache, collection, warm_up, studies, progress)
+    others = None if data is None else strangers(data, collection)
+    built = build(cache, collection, others, warm_up, studies, progress)
     comparer = comparer_of(built, settings, warm_up, progress)
     comparison = comparer.compare()
     draw(comparison, out)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from evaluation.collections.files import VARIABLE, judged_data
 from evaluation.simulation import traffic
 from evaluation.simulation.invented import invented_collection
-from evaluation.simulation.needs import misspell
+from evaluation.simulation.needs import film_collection, misspell, strangers
+from forage.errors import StartupError
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +62,22 @@ def test_misspelt_text_is_another_text_of_about_the_same_length():
 
     assert sum(text != "golden harbor" for text in changed) > 40
     assert all(abs(len(text) - 13) <= 1 for text in changed)
+
+
+def test_strangers_are_users_of_whom_the_traffic_has_nothing():
+    try:
+        data = judged_data()
+    except StartupError:
+        pytest.skip(f"the judged collections are not here; {VARIABLE} says where they are")
+    collection = film_collection(data)
+
+    others = strangers(data, collection)
+
+    users = {t.user_id for t in collection.topics if t.user_id}
+    assert not users & {t.user_id for t in others.topics}
+    assert len(users) == 300
+    assert len(others.topics) > 400
+    # Two needs each, one after the other.
+    kinds = [(t.user_id, t.kind) for t in others.topics]
+    assert kinds[::2] == [(user, "browse") for user, _ in kinds[::2]]
+    assert kinds[1::2] == [(user, "next") for user, _ in kinds[::2]]
