@@ -21,6 +21,7 @@ from forage.settings import GeneratorSettings
 from forage.telemetry import Attribute, Span, Tracer
 from forage.v1 import generator_service_pb2 as pb
 from forage.v1 import generator_service_pb2_grpc as pb_grpc
+from generators.version import generator_version
 
 Context = grpc.aio.ServicerContext[Any, Any]
 GRPC_SERVICE = pb.DESCRIPTOR.services_by_name["CandidateGeneratorService"].full_name
@@ -51,8 +52,14 @@ def generator_service(
     summary: str,
     settings_class: type[SettingsT],
     open_generator: Callable[[SettingsT, Runtime], Generator],
+    *,
+    definitions: int = 1,
 ) -> Service:
-    """Return the `Service` that serves the generator that `open_generator` builds."""
+    """Return the `Service` that serves the generator that `open_generator` builds.
+
+    `definitions` is raised whenever code changes what the generator answers to the same request
+    from the same data, so that the bandit looks again at what it is worth.
+    """
 
     def build(settings: SettingsT, runtime: Runtime) -> Assembly:
         generator = open_generator(settings, runtime)
@@ -62,6 +69,7 @@ def generator_service(
             generator,
             follower,
             runtime,
+            version=generator_version(settings, runtime.schema, definitions),
             default_limit=settings.default_limit,
             max_limit=settings.max_limit,
         )
@@ -92,10 +100,12 @@ class GeneratorServicer(pb_grpc.CandidateGeneratorServiceServicer):
         follower: Follower,
         runtime: Runtime,
         *,
+        version: str,
         default_limit: int,
         max_limit: int,
     ) -> None:
         self._generator = generator
+        self._version = version
         self._follower = follower
         self._runtime = runtime
         self._tracer: Tracer = runtime.telemetry.tracer
@@ -122,6 +132,7 @@ class GeneratorServicer(pb_grpc.CandidateGeneratorServiceServicer):
             hits=wire.hits_to_proto(found.hits, explain=request.explain),
             scanned=found.scanned,
             catalog_sequence=self._catalog_sequence(),
+            generator_version=self._version,
         )
 
     def _limit(self, request: pb.GenerateRequest) -> int:

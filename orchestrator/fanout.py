@@ -47,6 +47,8 @@ class Outcome:
     hits: Sequence[generator_service_pb2.Hit] = ()
     latency_s: float = 0.0
     detail: str = ""
+    version: str = ""
+    """The generator's, as it said with its answer."""
 
     @property
     def answered(self) -> bool:
@@ -135,6 +137,7 @@ class FanOut:
             fan_out,
             response.hits,
             time.monotonic() - started,
+            version=response.generator_version,
         )
 
     async def _send(

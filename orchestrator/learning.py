@@ -42,6 +42,8 @@ _RENEW_S = 2.0
 _FIRST_UNENGAGED = 20.0
 _MOST_UNENGAGED = 200.0
 """Searches without feedback that may be learned from before the next one with feedback."""
+_KNOWN_VERSIONS = 16
+"""Versions of a generator that are no news; during a roll-out old and new ones answer in turn."""
 _REMEMBERED = 20_000
 """Searches known to have been credited; feedback that comes after so many others is not checked."""
 _logger = logging.getLogger(__name__)
@@ -111,11 +113,12 @@ class PolicyProjection:
         self._tracer = tracer or Telemetry.disabled().tracer
         self._clock = clock
         self._file = CheckpointFile(
-            Path(settings.data_dir) / "orchestrator.policy" / "state", name="policy", version=3
+            Path(settings.data_dir) / "orchestrator.policy" / "state", name="policy", version=4
         )
         self._learner = Learner(bandit_settings(settings))
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
         self._credited: OrderedDict[str, None] = OrderedDict()
+        self._versions: dict[str, list[str]] = {}
         self._unengaged_left = _FIRST_UNENGAGED
         self._applied = 0
         self._learned_since_publish = 1
@@ -156,6 +159,7 @@ class PolicyProjection:
             )
         self._learner = learner
         self._credited.update(dict.fromkeys(state["credited"]))
+        self._versions = state["versions"]
         self._unengaged_left = state["unengaged_left"]
         self._applied = sequence
         return sequence
@@ -170,6 +174,7 @@ class PolicyProjection:
                 for request_id, p in self._pending.items()
             ],
             "credited": list(self._credited),
+            "versions": self._versions,
             "unengaged_left": self._unengaged_left,
         }
         self._file.save(
@@ -190,10 +195,25 @@ class PolicyProjection:
                 if isinstance(event, Impression):
                     # Only searches tell the time: the clocks of clients, who date feedback, differ.
                     self._settle(event.time)
+                    self._notice_changes(event.decision)
                     self._wait(event)
                 else:
                     self._reward(event)
                 self._applied = event.sequence
+
+    def _notice_changes(self, decision: decision_pb2.Decision) -> None:
+        """Widen the beliefs about generators that say they have a version never seen before."""
+        for outcome in decision.outcomes:
+            name, version = outcome.generator, outcome.generator_version
+            known = self._versions.setdefault(name, [])
+            if not version or version in known:
+                continue
+            if known:
+                keep = self._settings.learner.keep_of_changed
+                self._learner.generator_changed(name, keep=keep)
+                self._learned_since_publish += 1
+                _logger.info("policy: %s changed; %.0f %% of beliefs kept", name, 100 * keep)
+            self._versions[name] = [*known[1 - _KNOWN_VERSIONS :], version]
 
     def _wait(self, event: Impression) -> None:
         if not event.decision.root_request_id:

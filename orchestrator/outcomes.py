@@ -65,6 +65,7 @@ def to_messages(
             returned=len(outcome.hits),
             unique=unique.get(outcome.generator, 0),
             detail=outcome.detail,
+            generator_version=outcome.version,
         )
         if outcome.fan_out:
             latency = Duration()

@@ -164,6 +164,9 @@ class LearnerSettings(Settings):
     """Snapshots kept for replay."""
     half_life_days: float = Field(default=30.0, gt=0, le=3_650)
     """Wall-clock half-life of what was learned."""
+    keep_of_changed: float = Field(default=0.25, ge=0, le=1)
+    """Share of what was learned about a generator that still holds when it says that it has another
+    version: another engine, model, schema or setting. 1 keeps everything."""
     bias_precision: float = Field(default=1.0, gt=0, le=1e6)
     """Certainty of the prior hit rates."""
     weight_precision: float = Field(default=4.0, gt=0, le=1e6)

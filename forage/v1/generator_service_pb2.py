@@ -26,7 +26,7 @@ from forage.v1 import candidate_pb2 as forage_dot_v1_dot_candidate__pb2
 from forage.v1 import query_pb2 as forage_dot_v1_dot_query__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!forage/v1/generator_service.proto\x12\tforage.v1\x1a\x19\x66orage/v1/candidate.proto\x1a\x15\x66orage/v1/query.proto\"\x92\x01\n\x0fGenerateRequest\x12\x1f\n\x05query\x18\x01 \x01(\x0b\x32\x10.forage.v1.Query\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x1c\n\x14min_catalog_sequence\x18\x05 \x01(\x04\x12\x0f\n\x07\x65xplain\x18\x06 \x01(\x08\"[\n\x10GenerateResponse\x12\x1c\n\x04hits\x18\x01 \x03(\x0b\x32\x0e.forage.v1.Hit\x12\x0f\n\x07scanned\x18\x02 \x01(\x04\x12\x18\n\x10\x63\x61talog_sequence\x18\x03 \x01(\x04\"I\n\x03Hit\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\"\n\x07reasons\x18\x03 \x03(\x0b\x32\x11.forage.v1.Reason\"\x12\n\x10GetStatusRequest\"}\n\x11GetStatusResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x30\n\x0bprojections\x18\x03 \x03(\x0b\x32\x1b.forage.v1.ProjectionStatus\x12\x16\n\x0eresident_bytes\x18\x04 \x01(\x04\"\x85\x01\n\x10ProjectionStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_sequence\x18\x03 \x01(\x04\x12\x15\n\rhead_sequence\x18\x04 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x05 \x01(\x04\x12\x12\n\nlast_error\x18\x06 \x01(\t2\xa8\x01\n\x19\x43\x61ndidateGeneratorService\x12\x43\n\x08Generate\x12\x1a.forage.v1.GenerateRequest\x1a\x1b.forage.v1.GenerateResponse\x12\x46\n\tGetStatus\x12\x1b.forage.v1.GetStatusRequest\x1a\x1c.forage.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!forage/v1/generator_service.proto\x12\tforage.v1\x1a\x19\x66orage/v1/candidate.proto\x1a\x15\x66orage/v1/query.proto\"\x92\x01\n\x0fGenerateRequest\x12\x1f\n\x05query\x18\x01 \x01(\x0b\x32\x10.forage.v1.Query\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x1c\n\x14min_catalog_sequence\x18\x05 \x01(\x04\x12\x0f\n\x07\x65xplain\x18\x06 \x01(\x08\"v\n\x10GenerateResponse\x12\x1c\n\x04hits\x18\x01 \x03(\x0b\x32\x0e.forage.v1.Hit\x12\x0f\n\x07scanned\x18\x02 \x01(\x04\x12\x18\n\x10\x63\x61talog_sequence\x18\x03 \x01(\x04\x12\x19\n\x11generator_version\x18\x04 \x01(\t\"I\n\x03Hit\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\"\n\x07reasons\x18\x03 \x03(\x0b\x32\x11.forage.v1.Reason\"\x12\n\x10GetStatusRequest\"}\n\x11GetStatusResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x30\n\x0bprojections\x18\x03 \x03(\x0b\x32\x1b.forage.v1.ProjectionStatus\x12\x16\n\x0eresident_bytes\x18\x04 \x01(\x04\"\x85\x01\n\x10ProjectionStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_sequence\x18\x03 \x01(\x04\x12\x15\n\rhead_sequence\x18\x04 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x05 \x01(\x04\x12\x12\n\nlast_error\x18\x06 \x01(\t2\xa8\x01\n\x19\x43\x61ndidateGeneratorService\x12\x43\n\x08Generate\x12\x1a.forage.v1.GenerateRequest\x1a\x1b.forage.v1.GenerateResponse\x12\x46\n\tGetStatus\x12\x1b.forage.v1.GetStatusRequest\x1a\x1c.forage.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEREQUEST']._serialized_start=99
   _globals['_GENERATEREQUEST']._serialized_end=245
   _globals['_GENERATERESPONSE']._serialized_start=247
-  _globals['_GENERATERESPONSE']._serialized_end=338
-  _globals['_HIT']._serialized_start=340
-  _globals['_HIT']._serialized_end=413
-  _globals['_GETSTATUSREQUEST']._serialized_start=415
-  _globals['_GETSTATUSREQUEST']._serialized_end=433
-  _globals['_GETSTATUSRESPONSE']._serialized_start=435
-  _globals['_GETSTATUSRESPONSE']._serialized_end=560
-  _globals['_PROJECTIONSTATUS']._serialized_start=563
-  _globals['_PROJECTIONSTATUS']._serialized_end=696
-  _globals['_CANDIDATEGENERATORSERVICE']._serialized_start=699
-  _globals['_CANDIDATEGENERATORSERVICE']._serialized_end=867
+  _globals['_GENERATERESPONSE']._serialized_end=365
+  _globals['_HIT']._serialized_start=367
+  _globals['_HIT']._serialized_end=440
+  _globals['_GETSTATUSREQUEST']._serialized_start=442
+  _globals['_GETSTATUSREQUEST']._serialized_end=460
+  _globals['_GETSTATUSRESPONSE']._serialized_start=462
+  _globals['_GETSTATUSRESPONSE']._serialized_end=587
+  _globals['_PROJECTIONSTATUS']._serialized_start=590
+  _globals['_PROJECTIONSTATUS']._serialized_end=723
+  _globals['_CANDIDATEGENERATORSERVICE']._serialized_start=726
+  _globals['_CANDIDATEGENERATORSERVICE']._serialized_end=894
 # @@protoc_insertion_point(module_scope)

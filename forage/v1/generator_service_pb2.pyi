@@ -73,10 +73,15 @@ class GenerateResponse(_message.Message):
     HITS_FIELD_NUMBER: _builtins.int
     SCANNED_FIELD_NUMBER: _builtins.int
     CATALOG_SEQUENCE_FIELD_NUMBER: _builtins.int
+    GENERATOR_VERSION_FIELD_NUMBER: _builtins.int
     scanned: _builtins.int
     """How many items or postings were considered."""
     catalog_sequence: _builtins.int
     """The catalogue sequence that the answer reflects."""
+    generator_version: _builtins.str
+    """Changes when the same generator may answer otherwise from the same data: another engine, model,
+    schema or setting. What was learned about a generator then holds in part only.
+    """
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
         """Best first, no item twice. The first hit has rank 1."""
@@ -87,10 +92,11 @@ class GenerateResponse(_message.Message):
         hits: _abc.Iterable[Global___Hit] | None = ...,
         scanned: _builtins.int = ...,
         catalog_sequence: _builtins.int = ...,
+        generator_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_sequence", b"catalog_sequence", "hits", b"hits", "scanned", b"scanned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog_sequence", b"catalog_sequence", "generator_version", b"generator_version", "hits", b"hits", "scanned", b"scanned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

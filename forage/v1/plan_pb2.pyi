@@ -235,6 +235,7 @@ class GeneratorOutcome(_message.Message):
     UNIQUE_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    GENERATOR_VERSION_FIELD_NUMBER: _builtins.int
     generator: _builtins.str
     """The generator's name."""
     status: Global___OutcomeStatus.ValueType
@@ -247,6 +248,8 @@ class GeneratorOutcome(_message.Message):
     """How many of those no other generator found."""
     detail: _builtins.str
     """The gRPC status and message of a failure, or why it was not called."""
+    generator_version: _builtins.str
+    """As the generator said with its answer. Empty if it did not answer, or does not say."""
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """From call to answer or failure. Unset if it was not called."""
@@ -261,10 +264,11 @@ class GeneratorOutcome(_message.Message):
         unique: _builtins.int = ...,
         latency: _duration_pb2.Duration | None = ...,
         detail: _builtins.str = ...,
+        generator_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "fan_out", b"fan_out", "generator", b"generator", "latency", b"latency", "returned", b"returned", "status", b"status", "unique", b"unique"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "fan_out", b"fan_out", "generator", b"generator", "generator_version", b"generator_version", "latency", b"latency", "returned", b"returned", "status", b"status", "unique", b"unique"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -152,7 +152,7 @@ class Learner:
         self._time = max(self._time, time)
         self._sequence = max(self._sequence, sequence)
 
-    def generator_changed(self, generator: str, *, keep: float = 0.25) -> None:
+    def generator_changed(self, generator: str, *, keep: float) -> None:
         """Widen the beliefs about a generator whose model or index changed.
 
         `keep` in [0, 1] is the share of what was learned that still holds; 0 forgets it all.

@@ -21,6 +21,7 @@ from forage.testing.serving import running
 from forage.v1 import generator_service_pb2 as pb
 from forage.v1 import generator_service_pb2_grpc as pb_grpc
 from forage.v1 import query_pb2
+from generators.version import generator_version
 from tests.service.orchestrator_mesh import ITEMS, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -211,3 +212,31 @@ async def test_the_status_names_every_projection_and_what_it_holds(
     catalogs = [p for p in status.projections if p.topic == "catalog"]
     assert {p.applied_sequence for p in catalogs} == {len(ITEMS)}
     assert {p.head_sequence for p in catalogs} == {len(ITEMS)}
+
+
+async def test_a_generator_says_its_version_which_only_its_own_settings_change(
+    stub: Any, tmp_path: Path
+) -> None:
+    name = (await stub.GetStatus(pb.GetStatusRequest(), timeout=10)).service
+    said = (await generate(stub, asking())).generator_version
+    settings = find(name).settings
+    elsewhere = settings.model_validate({"data_dir": tmp_path, "default_limit": 3})
+    fewer = dict(catalog.SCHEMA.attributes)
+    del fewer["synopsis"]
+    smaller = catalog.SCHEMA.model_copy(update={"attributes": fewer})
+
+    assert said == generator_version(settings(), catalog.SCHEMA, 1)
+    assert said == generator_version(elsewhere, catalog.SCHEMA, 1)
+    assert said != generator_version(settings(), smaller, 1)
+    assert said != generator_version(settings(), catalog.SCHEMA, 2)
+
+
+async def test_another_engine_or_model_is_another_version() -> None:
+    lexical, semantic = find("lexical").settings, find("semantic").settings
+    versions = {
+        generator_version(lexical.model_validate(changes), catalog.SCHEMA, 1)
+        for changes in ({}, {"engine": "whoosh"}, {"popularity_weight": 0.5})
+    }
+
+    assert len(versions) == 3
+    assert generator_version(semantic(), catalog.SCHEMA, 1) not in versions

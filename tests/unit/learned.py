@@ -25,7 +25,7 @@ DELAY = 10.0
 
 
 def config(folder: Path, **changes) -> OrchestratorSettings:
-    return configured(data_dir=folder, learner={"delay_s": DELAY}, **changes)
+    return configured(data_dir=folder, **{"learner": {"delay_s": DELAY}, **changes})
 
 
 class Learned:
