@@ -16,5 +16,5 @@ def generator_version(settings: GeneratorSettings, schema: Schema, definitions: 
     and ports are changes no answer.
     """
     own = settings.model_dump(mode="json", exclude=set(GeneratorSettings.model_fields))
-    content = json.dumps([definitions, own, schema.model_dump(mode="json")], sort_keys=True)
+    content = json.dumps([definitions, own, schema.model_dump()], sort_keys=True, default=sorted)
     return hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -229,14 +229,3 @@ async def test_a_generator_says_its_version_which_only_its_own_settings_change(
     assert said == generator_version(elsewhere, catalog.SCHEMA, 1)
     assert said != generator_version(settings(), smaller, 1)
     assert said != generator_version(settings(), catalog.SCHEMA, 2)
-
-
-async def test_another_engine_or_model_is_another_version() -> None:
-    lexical, semantic = find("lexical").settings, find("semantic").settings
-    versions = {
-        generator_version(lexical.model_validate(changes), catalog.SCHEMA, 1)
-        for changes in ({}, {"engine": "whoosh"}, {"popularity_weight": 0.5})
-    }
-
-    assert len(versions) == 3
-    assert generator_version(semantic(), catalog.SCHEMA, 1) not in versions
