@@ -23,6 +23,8 @@ _LIMITS = (
     "While credit and copula of the plan were built, streams that ask held-out needs were looked"
     " at; `plan.redundancy` and `plan.price` were then chosen on training needs alone, of this"
     " world and of two others (ADR 18).",
+    "Why a ranker of clicks did badly on needs that nobody had asked before was looked for on this"
+    " world's held-out needs; the remedy, directions, was chosen on two other worlds (ADR 19).",
     "Chorus: the lexical generator alone is below a flat BM25 over one text field (.741), so the"
     " static rival here is weaker than it could be.",
     "Mixed traffic: intervals of cost, level and regret are over seeds, of which there are few, and"
