@@ -113,7 +113,7 @@ class PolicyProjection:
         self._tracer = tracer or Telemetry.disabled().tracer
         self._clock = clock
         self._file = CheckpointFile(
-            Path(settings.data_dir) / "orchestrator.policy" / "state", name="policy", version=4
+            Path(settings.data_dir) / "orchestrator.policy" / "state", name="policy", version=3
         )
         self._learner = Learner(bandit_settings(settings))
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
@@ -159,7 +159,7 @@ class PolicyProjection:
             )
         self._learner = learner
         self._credited.update(dict.fromkeys(state["credited"]))
-        self._versions = state["versions"]
+        self._versions = state.get("versions", {})
         self._unengaged_left = state["unengaged_left"]
         self._applied = sequence
         return sequence

@@ -18,10 +18,8 @@ from evaluation.simulation.pages import PAGE, Question, dcg
 from evaluation.simulation.warm_up import Scene, question, understand
 from evaluation.simulation.world import World
 
-Floats = NDArray[np.float64]
-
-
 KINDS = ("browse", "next")
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,6 @@ def personalise(
 
     def judge(asked: Question, judgments: Mapping[str, int]) -> None:
         figures[asked.topic.kind].append(pages.page(asked, full).ndcg)
-        asked.pages.clear()
         if asked.topic.kind == "browse":
             blank = question(world, nobody, query, found, judgments, held_out=True)
             figures["without"].append(pages.page(blank, full).ndcg)

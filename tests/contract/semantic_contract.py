@@ -80,7 +80,6 @@ class ExactContract(SemanticContract):
 
     @settings(
         max_examples=60,
-        deadline=None,
         suppress_health_check=[
             HealthCheck.differing_executors,
             HealthCheck.function_scoped_fixture,

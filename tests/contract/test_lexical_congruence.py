@@ -91,7 +91,7 @@ def whoosh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     yield from open_bench(tmp_path_factory.mktemp("whoosh"), engine="whoosh")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(text=TEXT, filters=FILTERS, readings=READINGS, limit=st.sampled_from([5, 100]))
 def test_both_engines_give_the_same_answer(
     tantivy: Bench,
@@ -106,7 +106,7 @@ def test_both_engines_give_the_same_answer(
     assert tantivy.retrieve(query, limit) == whoosh.retrieve(query, limit)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(text=TEXT, filters=FILTERS)
 def test_an_engine_agrees_with_reading_the_items_one_by_one(
     literal: Bench, text: str, filters: tuple[Filter, ...]

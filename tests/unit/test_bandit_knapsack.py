@@ -43,7 +43,7 @@ def best_by_trying_all(utility, cost, feasible, budget, price):
     return max(value(utility, cost, plan, price) for plan in affordable)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems())
 def test_the_plan_is_as_good_as_the_best_of_all_plans(problem):
     utility, cost, feasible, budget, price = problem
@@ -58,7 +58,7 @@ def test_the_plan_is_as_good_as_the_best_of_all_plans(problem):
         assert value(drawn, cost, action, price) == pytest.approx(best, abs=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(problems())
 def test_solving_many_draws_at_once_equals_solving_each_alone(problem):
     utility, cost, feasible, budget, price = problem

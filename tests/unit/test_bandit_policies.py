@@ -65,7 +65,7 @@ def context(*, feasible=None, budget=150, phi=None, generators=GENERATORS):
 
 
 @each_policy
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), budget=st.integers(0, 160))
 def test_every_policy_respects_mask_and_budget(policy, seed, budget):
     rng = np.random.default_rng(seed)

@@ -160,7 +160,7 @@ def test_the_linear_model_is_exact_ridge_regression():
     assert belief.mean[0, 3] == pytest.approx(expected, abs=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_covariance_stays_the_inverse_of_precision_and_symmetric(seed):
     rng = np.random.default_rng(seed)
@@ -229,7 +229,7 @@ def test_buckets_after_the_engaged_one_are_no_longer_at_risk():
     assert up[2] == up[3] == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     mean=st.floats(-50, 50),
     variance=st.floats(0, 1e4),
@@ -245,7 +245,7 @@ def test_the_laplace_step_solves_its_equation(mean, variance, target, weight):
     assert step == pytest.approx(expected, abs=1e-8)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_the_probability_of_a_hit_grows_with_the_level(seed):
     rng = np.random.default_rng(seed)

@@ -33,7 +33,7 @@ def test_two_equal_generators_by_hand():
     assert covered(np.array([1.0, 1.0]), 2.0) == pytest.approx(1 - np.exp(-np.sqrt(2)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1.5, 2.0, 4.0]), st.sampled_from([0.01, 0.05]))
 def test_the_plan_is_the_best_of_all_plans_at_any_redundancy(seed, redundancy, price):
     rng = np.random.default_rng(seed)

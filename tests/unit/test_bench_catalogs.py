@@ -92,7 +92,7 @@ def test_users_want_items_of_the_catalog_in_the_demos_mix(rows):
     size=st.integers(1, 10**7),
     draws=st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=20),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ranks_lie_in_the_range_and_grow_with_the_draw(exponent, offset, size, draws):
     ranks = Zipf(exponent, offset, size).ranks(np.sort(np.array(draws)))
     assert ((ranks >= 0) & (ranks < size)).all()

@@ -55,7 +55,7 @@ def test_a_line_never_starts_below_zero():
 
 
 @given(st.dictionaries(st.integers(1, 10**6), st.floats(0.01, 1e5), min_size=1, max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_fitted_lines_neither_start_below_zero_nor_fall(points):
     law = Law.fit(points)
     assert law.base >= 0

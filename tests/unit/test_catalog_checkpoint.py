@@ -50,7 +50,7 @@ def copied(columns: Columns) -> Columns:
 
 
 @given(st.lists(st.one_of(_items, st.sampled_from(["film:1", "film:2"])), max_size=8), _items)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_view_that_was_read_back_is_the_same_and_goes_on(changes, later) -> None:
     view, loaded = CatalogView(SCHEMA), CatalogView(SCHEMA)
     for change in changes:

@@ -96,7 +96,7 @@ class ViewMachine(RuleBasedStateMachine):
 
 
 TestView = ViewMachine.TestCase
-TestView.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+TestView.settings = settings(max_examples=40, stateful_step_count=15)
 
 
 def _item(number: int, genre: str) -> Item:

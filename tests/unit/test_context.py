@@ -73,7 +73,7 @@ QUERIES = st.builds(
     st.floats(0, 3),
     st.floats(0, 1e6),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_number_is_finite_and_small(query, engagements, hit_rate, returned, latency_s):
     past = Past(engagements=engagements, hit_rate=hit_rate, returned=returned, latency_s=latency_s)
     found = features(query, past)

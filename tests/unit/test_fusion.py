@@ -53,7 +53,7 @@ def test_equal_scores_go_to_the_better_rank_and_then_to_the_smaller_id():
 
 
 @given(LISTS, WEIGHTS, st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_order_of_the_generators_does_not_matter(lists, weights, rng):
     names = list(lists)
     rng.shuffle(names)
@@ -64,7 +64,7 @@ def test_the_order_of_the_generators_does_not_matter(lists, weights, rng):
 
 
 @given(LISTS, WEIGHTS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_union_keeps_every_piece_of_evidence_and_adds_none(lists, weights):
     given_ = hits(lists)
     before = {n: [h.SerializeToString() for h in found] for n, found in given_.items()}
@@ -82,7 +82,7 @@ def test_the_union_keeps_every_piece_of_evidence_and_adds_none(lists, weights):
 
 
 @given(LISTS, WEIGHTS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_order_is_total_and_by_score(lists, weights):
     found = fuse(hits(lists), weights, k=20)
 
@@ -92,7 +92,7 @@ def test_the_order_is_total_and_by_score(lists, weights):
 
 
 @given(LISTS, WEIGHTS, st.sampled_from(NAMES), st.floats(1, 4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_heavier_generator_never_lowers_what_it_found_against_what_it_did_not(
     lists, weights, heavier, factor
 ):
@@ -107,7 +107,7 @@ def test_a_heavier_generator_never_lowers_what_it_found_against_what_it_did_not(
 
 
 @given(st.lists(st.sampled_from(ITEMS), unique=True), st.floats(0.01, 5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_one_list_alone_keeps_its_order(found, weight):
     assert order(fuse(hits({"lexical": found}), {"lexical": weight}, k=20)) == found
 
@@ -126,7 +126,7 @@ def test_reasons_are_kept():
 
 
 @given(LISTS, WEIGHTS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_unique_finds_are_those_with_one_witness(lists, weights):
     counts = unique_finds(fuse(hits(lists), weights, k=20))
 

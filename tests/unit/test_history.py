@@ -170,9 +170,7 @@ def test_events_that_are_delivered_twice_count_once(log, tmp_path):
     cuts=st.lists(st.integers(1, 4), min_size=1, max_size=10),
     restart=st.sets(st.integers(0, 9)),
 )
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_neither_batches_nor_restarts_matter(tmp_path_factory, cuts, restart):
     folder = tmp_path_factory.mktemp("history")
     log = SqliteEventLog.open(folder / "log.db")

@@ -188,7 +188,7 @@ def histories(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(events=histories(), cuts=st.lists(st.integers(0, 20)), again=st.integers(0, 5))
 def test_neither_batches_nor_redelivery_change_what_is_counted(
     tmp_path_factory: pytest.TempPathFactory, events: list[Event], cuts: list[int], again: int

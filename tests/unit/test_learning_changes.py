@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -121,3 +122,20 @@ def test_a_change_is_published_even_if_nothing_else_was_learned(log, tmp_path):
     assert before is not None
     assert after is not None
     assert after.version > before.version
+
+
+def test_a_checkpoint_from_before_there_were_versions_goes_on(log, tmp_path):
+    log.append(story(["", "", ""]))
+    learned = Learned(log, tmp_path).follow()
+    learned.projection.checkpoint(learned.after)
+    file = learned.projection._file
+    sequence, payload = file.load()
+    size = int.from_bytes(payload[:8], "big")
+    state = json.loads(payload[8 + size :])
+    del state["versions"]
+    file.save(sequence, payload[: 8 + size] + json.dumps(state).encode())
+
+    again = Learned(log, tmp_path)
+
+    assert again.projection.restore() == learned.after
+    assert again.beliefs() == learned.beliefs()

@@ -156,9 +156,7 @@ def test_a_search_is_corrected_only_if_it_was_learned_as_unengaged_and_only_once
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.sets(st.integers(0, 20)))
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_log_gives_the_same_beliefs_to_the_last_bit_however_it_is_read(
     tmp_path_factory, batches, restarts
 ):

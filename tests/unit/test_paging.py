@@ -29,7 +29,7 @@ REQUESTS = st.builds(
 
 
 @given(REQUEST_IDS, st.integers(1, 1_000_000), REQUESTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_token_is_read_back_with_the_request_it_belongs_to(request_id, offset, request):
     token = PageToken(request_id, offset, digest_of(request))
 
@@ -40,7 +40,7 @@ def test_a_token_is_read_back_with_the_request_it_belongs_to(request_id, offset,
 
 
 @given(st.text(max_size=300) | st.binary(max_size=300).map(lambda b: base64.b64encode(b).decode()))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_is_no_token_is_refused(text):
     with pytest.raises(InvalidArgumentError) as refused:
         PageToken.decode(text, SearchRequest())
@@ -56,7 +56,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_is_json_but_no_token_is_refused(content):
     text = base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
 
@@ -65,7 +65,7 @@ def test_whatever_is_json_but_no_token_is_refused(content):
 
 
 @given(REQUESTS, st.integers(0, 200), st.sampled_from(string.ascii_letters))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_changed_token_is_refused_or_leads_to_another_place_at_most(request, at, letter):
     token = PageToken("abc", 10, digest_of(request))
     encoded = token.encode()

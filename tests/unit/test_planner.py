@@ -158,7 +158,7 @@ def test_a_policy_that_falls_behind_is_replaced_by_the_best_preset_but_for_probe
     st.sampled_from([1.0, 0.7, 0.4]),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_propensities_are_probabilities(seed, policy, masked, share, back):
     config = configured(plan={"traffic": {policy: 1.0}, "uniform_share": 0.1, "full_share": 0.1})
     versioned = FALLEN if back else prior(config)
@@ -201,7 +201,7 @@ def test_a_propensity_is_how_often_the_plan_is_chosen():
     st.sets(st.sampled_from(NAMES), max_size=3),
     st.sampled_from([1.0, 0.4]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_plan_is_decided_again_from_its_record_and_its_snapshot_alone(
     seed, policy, masked, share
 ):
@@ -282,7 +282,7 @@ def wide(seed: int = 0) -> np.ndarray:
     st.sampled_from([1.0, 0.4]),
     st.sampled_from([{}, {"exploration": "BREAKER_OPEN"}]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_search_with_a_slot_asks_exploration_and_is_decided_again(seed, share, masked):
     planner_, name = Planner(WITH_SLOTS), str(seed)
     planned = planner_.plan(wide(), masked, SLOTTED, request_id=name, budget_share=share)
@@ -327,7 +327,7 @@ def test_a_named_policy_gives_no_slot_a_call_of_its_own():
 
 
 @given(st.integers(0, 1_000), st.sampled_from(POLICIES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_plan_is_regretted_less_than_the_best_by_the_mean(seed, policy):
     best = PLANNER.plan(phi(seed), {}, CERTAIN, request_id=str(seed), override="thompson")
     other = PLANNER.plan(phi(seed), {}, CERTAIN, request_id=str(seed), override=policy)

@@ -206,7 +206,7 @@ def state(log: SqliteEventLog, batches: Sequence[Sequence[Record]], folder: Path
     return pack(*learner.dump())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(events=histories(), cuts=st.lists(st.integers(0, 20)), again=st.integers(0, 5))
 def test_neither_batches_nor_redelivery_change_what_is_learned(
     tmp_path_factory: pytest.TempPathFactory, events: list[Event], cuts: list[int], again: int

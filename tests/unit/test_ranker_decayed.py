@@ -14,7 +14,7 @@ NOW = 1.7e9
 DAY = 86_400.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 400)), min_size=1, max_size=30))
 def test_decayed_sums_equal_the_definition_in_any_order(events: list[tuple[int, float]]) -> None:
     table = DecayedTable(1, capacity=1_000, half_life=DAY)

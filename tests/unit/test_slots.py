@@ -134,7 +134,7 @@ def test_the_others_keep_their_order():
     positions=st.sets(st.integers(1, 15), max_size=4),
     probability=st.sampled_from([0.0, 0.3, 1.0]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_nothing_is_lost_and_no_more_is_moved_than_allowed(
     size, explored, seed, allowed, page_size, positions, probability
 ):

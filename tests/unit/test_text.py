@@ -56,7 +56,7 @@ def refused_by_lexical(text: str) -> bool:
 @example('"mood:dark')
 @example("dark~1mood:night")
 @example("dark^2.5mood:night")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_the_lexical_generator_would_refuse_is_refused_before_there_is_a_plan(text):
     if refused_by_lexical(clean(text)):
         assert refused(text)
@@ -84,7 +84,7 @@ def test_the_refusal_names_the_field_and_what_can_be_searched():
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_cleaning_twice_changes_nothing_more(text):
     try:
         once = clean(text)
@@ -95,7 +95,7 @@ def test_cleaning_twice_changes_nothing_more(text):
 
 
 @given(st.text(max_size=300), st.text(max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_language_is_always_two_small_letters(text, locale):
     found = language(text, locale)
 

@@ -285,7 +285,7 @@ QUERIES = ("love", "tayler love", "country", "1994", "1980s", "adele hello", "th
 
 
 @given(st.permutations(range(len(MUSIC))), st.sets(st.integers(0, len(MUSIC) - 1)), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_gazetteer_is_what_its_items_make_it_whatever_came_before(order, removed, data):
     rebuilt, lived = Gazetteer(SONGS), Gazetteer(SONGS)
     kept = [item for i, item in enumerate(MUSIC) if i not in removed]
@@ -315,7 +315,7 @@ WORDS = st.sampled_from(
 
 
 @given(st.lists(WORDS, max_size=9).map(" ".join))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_readings_are_weighted_consistent_and_the_same_every_time(text):
     query = understood(text, FILMS)
 
@@ -338,7 +338,7 @@ def test_readings_are_weighted_consistent_and_the_same_every_time(text):
 
 
 @given(st.text(max_size=200))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_is_understood_or_refused(text):
     field = ""
     try:

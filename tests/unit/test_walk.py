@@ -47,7 +47,7 @@ def test_parallel_edges_add_up_and_loops_are_dropped() -> None:
     assert graph.edge_count == 2
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(graphs(), st.data())
 def test_push_agrees_with_solving_the_linear_system(graph: Adjacency, data: st.DataObject) -> None:
     seed = data.draw(st.sampled_from(np.flatnonzero(graph.strength > 0).tolist() or [-1]))
@@ -61,7 +61,7 @@ def test_push_agrees_with_solving_the_linear_system(graph: Adjacency, data: st.D
     assert from_node(graph, seed).mass == pytest.approx(exact, abs=1e-9)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(graphs(), st.floats(1e-6, 0.05))
 def test_what_is_not_pushed_is_bounded_by_epsilon_times_strength(
     graph: Adjacency, epsilon: float
@@ -73,7 +73,7 @@ def test_what_is_not_pushed_is_bounded_by_epsilon_times_strength(
     assert np.abs(exact - rough).sum() <= epsilon * graph.strength.sum() + 1e-9
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(graphs())
 def test_the_walk_is_symmetric_after_degree_normalisation(graph: Adjacency) -> None:
     connected = np.flatnonzero(graph.strength > 0)

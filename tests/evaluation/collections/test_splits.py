@@ -29,7 +29,7 @@ def simple(count=10, **fields):
     items=st.lists(st.integers(0, 39), min_size=20, max_size=20),
     seed=st.integers(0, 5),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_folds_test_every_topic_once_and_share_no_text(texts, items, seed) -> None:
     topics = [Topic(f"q{n}", text) for n, text in enumerate(texts)]
     made = collection(topics, {t.query_id: [f"d{items[n]}"] for n, t in enumerate(topics)})

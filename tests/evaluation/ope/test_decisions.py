@@ -118,7 +118,7 @@ def test_propensities_lose_their_halves_and_count_what_was_sampled(tmp_path, log
     assert found == pytest.approx([0.25 - 0.35 / 129, 0.25 + 0.35 / 129])
 
 
-@quick(max_examples=40, deadline=None)
+@quick(max_examples=40)
 @given(st.floats(0.001, 0.999), st.floats(0.05, 0.5), st.floats(0.25, 1), st.integers(50, 200))
 def test_weights_by_drawn_propensities_average_one(thompson, exact_share, exact, draws):
     # One action: an exact policy takes it with chance `exact`, a sampled one with `thompson`.
@@ -130,7 +130,7 @@ def test_weights_by_drawn_propensities_average_one(thompson, exact_share, exact,
     assert mean == pytest.approx(1.0, abs=0.2 / (draws * certain))
 
 
-@quick(max_examples=40, deadline=None)
+@quick(max_examples=40)
 @given(st.floats(0.01, 0.999), st.integers(1, 50))
 def test_what_only_sampling_takes_weighs_one_but_for_what_no_draw_found(thompson, draws):
     mean = thompson * mean_inverse(thompson, draws, 1.0, 0.0, own=1.0)

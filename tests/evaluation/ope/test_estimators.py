@@ -31,7 +31,7 @@ SHARES = st.lists(st.floats(0.05, 1.0), min_size=ACTIONS, max_size=ACTIONS).map(
 )
 REWARDS = st.lists(st.floats(0, 1), min_size=ACTIONS, max_size=ACTIONS).map(np.array)
 NUMBERS = st.lists(st.floats(-2, 2), min_size=ACTIONS, max_size=ACTIONS).map(np.array)
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=40)
 
 
 def sample(reward, logged, target, **more) -> Sample:

@@ -17,7 +17,7 @@ from evaluation.ope.intervals import (
 from forage.errors import InvalidArgumentError
 
 VALUES = st.lists(st.floats(0, 1), min_size=3, max_size=60).map(np.array)
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=40)
 
 
 @QUICK

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.collections.files import VARIABLE, judged_data
 from evaluation.ope import assess
 from evaluation.ope.open_bandit import BAD_PROPENSITY, BAD_ROW, open_bandit_sample, read_open_bandit
 from forage.errors import InvalidArgumentError, StartupError
@@ -116,11 +115,8 @@ def test_only_uniform_has_a_name(tmp_path):
 
 
 @pytest.mark.parametrize("campaign", ["all", "men"])
-def test_the_real_logs_agree_on_the_thompson_policy(campaign):
-    try:
-        logs = judged_data() / "open_bandit"
-    except StartupError:
-        pytest.skip(f"the judged collections are not here; {VARIABLE} says where they are")
+def test_the_real_logs_agree_on_the_thompson_policy(judged, campaign):
+    logs = judged / "open_bandit"
 
     uniform = read_open_bandit(logs / "random" / campaign)
     thompson = read_open_bandit(logs / "bts" / campaign)

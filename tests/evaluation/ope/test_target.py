@@ -169,7 +169,7 @@ def test_snapshots_are_the_prior_the_current_one_or_refused(tmp_path):
         snapshot_of(settings, registry, 3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0.1, 1), min_size=4, max_size=4), st.integers(0, 2**31))
 def test_features_of_a_policy_are_the_mean_of_those_of_its_plans(shares, seed):
     rng = np.random.default_rng(seed)

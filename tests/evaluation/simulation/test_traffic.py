@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from evaluation.collections.files import VARIABLE, judged_data
 from evaluation.simulation import traffic
 from evaluation.simulation.invented import invented_collection
 from evaluation.simulation.needs import film_collection, misspell, strangers
-from forage.errors import StartupError
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +62,10 @@ def test_misspelt_text_is_another_text_of_about_the_same_length():
     assert all(abs(len(text) - 13) <= 1 for text in changed)
 
 
-def test_strangers_are_users_of_whom_the_traffic_has_nothing():
-    try:
-        data = judged_data()
-    except StartupError:
-        pytest.skip(f"the judged collections are not here; {VARIABLE} says where they are")
-    collection = film_collection(data)
+def test_strangers_are_users_of_whom_the_traffic_has_nothing(judged):
+    collection = film_collection(judged)
 
-    others = strangers(data, collection)
+    others = strangers(judged, collection)
 
     users = {t.user_id for t in collection.topics if t.user_id}
     assert not users & {t.user_id for t in others.topics}

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import DamerauLevenshtein
 
-from evaluation.collections.files import VARIABLE, judged_data
 from evaluation.understanding import score_slots, score_spelling
 from evaluation.understanding.measuring import read
 from evaluation.understanding.spelling import slip
@@ -101,7 +100,7 @@ def test_sentences_do_not_make_titles_of_function_words(understood):
 
 
 @given(st.text("abcdefgh ", min_size=4, max_size=30), st.integers(0, 2), st.integers(0, 99))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_slip_is_one_edit_in_a_word_that_is_long_enough(text, slips, seed):
     typed = slip(text, slips, np.random.default_rng(seed))
 
@@ -172,13 +171,8 @@ def test_a_missing_file_is_a_clear_error(tmp_path):
         trivia(tmp_path)
 
 
-def test_the_real_annotations_are_read_whole():
-    try:
-        data = judged_data()
-    except StartupError:
-        pytest.skip(f"the judged collections are not here; {VARIABLE} says where they are")
-
-    found = trivia(data)
+def test_the_real_annotations_are_read_whole(judged):
+    found = trivia(judged)
 
     assert len(found) == 7_816 or len(found) == 7_815
     assert sum(s.kind == "Actor" for u in found for s in u.slots) == 5_010
