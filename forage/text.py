@@ -11,12 +11,13 @@ _WORD = re.compile(r"\w+")
 
 def tokenize(text: str) -> tuple[str, ...]:
     """Return lower-cased, accent-folded words; `Don't` is one word, `dont`."""
-    bare = _APOSTROPHES.sub("", text).casefold()
+    bare = text.casefold()
     if not bare.isascii():
         # Some compatibility decompositions bring capitals back: ™ becomes TM.
         decomposed = unicodedata.normalize("NFKD", bare).casefold()
         bare = "".join(c for c in decomposed if not unicodedata.combining(c))
-    return tuple(_WORD.findall(bare.replace("_", " ")))
+    # Last, for folding and decomposition bring apostrophes too: ŉ becomes ʼn.
+    return tuple(_WORD.findall(_APOSTROPHES.sub("", bare).replace("_", " ")))
 
 
 def normalize(text: str) -> str:

@@ -7,7 +7,7 @@ import string
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rapidfuzz.distance import OSA
 
@@ -83,6 +83,8 @@ def test_other_things_are_not_misspellings(typed: str) -> None:
 
 
 @given(st.text(max_size=30))
+@example("ŉ")
+@example("＇n™ don’t")
 def test_normalizing_twice_changes_nothing(text: str) -> None:
     once = normalize(text)
 
