@@ -31,6 +31,8 @@ class ListGenerator(pb_grpc.CandidateGeneratorServiceServicer):
     error: ForageError | None = None
     ready: bool = True
     """What it says of itself when asked for its status."""
+    version: str = ""
+    """What it says of itself with every answer."""
     requests: list[pb.GenerateRequest] = field(default_factory=list)
     """Every request received, in order."""
 
@@ -53,6 +55,7 @@ class ListGenerator(pb_grpc.CandidateGeneratorServiceServicer):
                 for rank, item_id in enumerate(found, start=1)
             ],
             scanned=len(self.item_ids),
+            generator_version=self.version,
         )
 
     async def GetStatus(

@@ -69,6 +69,26 @@ async def test_a_search_is_answered_by_every_part_and_says_how(mesh: Mesh) -> No
     assert not response.HasField("plan")
 
 
+async def test_an_outcome_says_how_long_a_generator_took_and_which_version_it_is(
+    tmp_path: Path,
+) -> None:
+    generators = [
+        ListGenerator("lexical", IDS[:5], version="first"),
+        ListGenerator("semantic", IDS[5:], version="second", delay_s=0.02),
+    ]
+
+    async with meshed(tmp_path, generators=generators) as mesh:
+        response = await mesh.search("lantern")
+        recorded = await mesh.recorded(response.request_id)
+
+    quick, slow = response.outcomes
+    assert list(recorded.outcomes) == [quick, slow]
+    assert (quick.generator_version, slow.generator_version) == ("first", "second")
+    whole = response.stages["fan_out"].ToMicroseconds()
+    assert 20_000 <= slow.latency.ToMicroseconds() <= whole
+    assert 0 < quick.latency.ToMicroseconds() <= whole
+
+
 async def test_every_result_names_all_the_generators_that_found_it(mesh: Mesh) -> None:
     response = await mesh.search("lantern", page_size=100)
 

@@ -90,6 +90,16 @@ def test_the_first_version_and_answers_without_one_are_no_news(tmp_path):
     assert told.beliefs() == silent.beliefs()
 
 
+@pytest.mark.parametrize(("others", "news"), [(15, 15), (16, 17)])
+def test_a_version_is_no_news_while_fewer_than_sixteen_came_after_it(
+    log, tmp_path, caplog, others, news
+):
+    with caplog.at_level(logging.INFO):
+        taught(log, tmp_path, ["first", *map(str, range(others)), "first"])
+
+    assert caplog.text.count(f"{CALLED} changed") == news
+
+
 def test_the_share_that_is_kept_is_a_setting(tmp_path):
     same, changed = both(
         tmp_path,
