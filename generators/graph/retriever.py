@@ -10,9 +10,9 @@ import numpy as np
 
 from forage.catalog.checkpoint import CatalogCheckpoint
 from forage.catalog.schema import Schema
-from forage.catalog.view import CatalogView, Mask
+from forage.catalog.view import CatalogView
 from forage.log import EventLog, Projection
-from forage.retrieval import Deadline, Hit, Query, Reason, Retrieval
+from forage.retrieval import Deadline, Filter, Hit, Query, Reason, Retrieval
 from forage.services import Runtime
 from generators.catalog_projection import CatalogProjection
 from generators.engagement_projection import EngagementProjection
@@ -132,7 +132,6 @@ class GraphRetriever:
     ) -> Retrieval:
         """Return the items nearest to the seeds that satisfy the filters."""
         deadline.check()
-        mask = self._view.filter(query.filters)
         seeds = seeds_of(query, self._settings, self._nodes)
         if not seeds:
             return Retrieval(())
@@ -144,7 +143,7 @@ class GraphRetriever:
             walks = list(self._walks(graph, seeds, deadline))
             nodes = _reached(walks)
             scores = self._joined(graph, seeds, walks, nodes)
-            chosen = self._best(nodes, scores, relations, mask, seeds, limit)
+            chosen = self._best(nodes, scores, relations, query.filters, seeds, limit)
             deadline.check()
             paths = (
                 self._paths.paths(graph, walks, [node for node, _, _ in chosen])
@@ -201,15 +200,14 @@ class GraphRetriever:
         nodes: Nodes,
         scores: Floats,
         relations: RelationSnapshot,
-        mask: Mask,
+        filters: Sequence[Filter],
         seeds: Seeds,
         limit: int,
     ) -> list[tuple[int, str, float]]:
         """Return (node, item id, score) of the best of `nodes` that may be returned."""
         nodes = nodes[: np.searchsorted(nodes, relations.adjacency.size)]
-        index = relations.view_index[nodes]
-        allowed = (scores[: len(nodes)] > 0) & (index >= 0) & (index < len(mask))
-        allowed[allowed] = mask[index[allowed]]
+        allowed = scores[: len(nodes)] > 0
+        allowed &= self._view.satisfying(filters, relations.view_index[nodes])
         if seeds.excluded:
             allowed &= ~np.isin(nodes, list(seeds.excluded))
         places = np.flatnonzero(allowed)

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from forage.catalog.schema import Schema
-from forage.catalog.view import CatalogView, Mask
+from forage.catalog.view import CatalogView
 from forage.retrieval import Filter, Interpretation, Query, Reason, Slot
 from forage.text import normalize, tokenize
 from forage.vector_cache import Vectors
 from generators.evidence import Floats
-from generators.memory.board import Board, Indices
+from generators.memory.board import Board, Rows
 from generators.memory.catalog_index import MemoryCatalogIndex
 from generators.memory.engagement import (
     MemoryLearner,
@@ -34,6 +34,7 @@ from generators.memory.engagement import (
 from generators.memory.q2e import Q2E, Recollection
 from generators.memory.settings import MemorySettings
 from generators.memory.variants import Variant, variants
+from generators.sparse_set import Integers, SparseSet
 
 _SLOT, _NEIGHBOUR = 0.8, 0.6
 """What a slot and a neighbour are worth, compared with the query itself."""
@@ -55,7 +56,9 @@ class Backoff:
         view: CatalogView,
         index: MemoryCatalogIndex,
         learner: MemoryLearner,
+        rows: SparseSet,
     ) -> None:
+        """`rows` is shared with the retrievals before and after, one at a time."""
         self._query = query
         self._key = query_key(query.normalized or normalize(query.text), query.like_item_ids)
         self._schema = schema
@@ -63,20 +66,19 @@ class Backoff:
         self._index = index
         self._learner = learner
         self._settings = settings
-        self._size = view.size
+        self._rows = rows
         self.board = self._new_board()
-        self.allowed: Mask = view.filter(query.filters)
+        self.indices: Integers = np.zeros(0, np.int64)
+        """In the catalogue view, of the item of each row."""
         self.personal: dict[int, Reason] = {}
+        """By row."""
 
     def _new_board(self) -> Board:
-        return Board(
-            self._size,
-            strength=self._settings.prior_strength,
-            base_rate=self._settings.base_rate,
-        )
+        return Board(strength=self._settings.prior_strength, base_rate=self._settings.base_rate)
 
     def look(self) -> None:
         """Fill the board from all sources but neighbours."""
+        self._rows.clear(self._view.size)
         for reading in self._query.interpretations[:_READINGS]:
             self._read(reading)
         predictions, queries = self._index.predictions, self._learner.queries
@@ -89,11 +91,13 @@ class Backoff:
             self._try(variant)
         self._recall(self.board, [self._key], self._query.locale)
         self._personalise()
+        self.indices = self._rows.members.copy()
 
-    def candidates(self) -> Indices:
-        """Return the allowed items that score enough, unordered."""
-        enough = (self.board.scores >= self._settings.min_score) & (self.board.scores > 0)
-        return np.flatnonzero(enough & self.allowed[: self._size])
+    def candidates(self) -> tuple[Rows, Floats]:
+        """Return the rows of the allowed items that score enough, and their scores."""
+        rows, scores = self.board.found(least=self._settings.min_score)
+        allowed = self._view.satisfying(self._query.filters, self.indices[rows])
+        return rows[allowed], scores[allowed]
 
     def _recall(self, board: Board, keys: Sequence[str], locale: str) -> None:
         """Write what was predicted for the keys and what was seen; they count as one query."""
@@ -111,12 +115,12 @@ class Backoff:
         field_of = self._index.predictions.fields
         shown = keys[0] if len(keys) == 1 else f"{keys[0]}, ..."
 
-        def explain(index: int, place: int) -> tuple[str, str]:
+        def explain(row: int, place: int) -> tuple[str, str]:
             return "predicted", f"{field_of[int(fields[place])]} '{shown}'"
 
-        board.propose(indices, self._liked(indices, chances), explain)
+        board.propose(self._rows.numbers(indices), self._liked(indices, chances), explain)
 
-    def _liked(self, indices: Indices, chances: Floats) -> Floats:
+    def _liked(self, indices: Integers, chances: Floats) -> Floats:
         popularity = self._index.popularity[indices]
         liked: Floats = chances * (_UNPOPULAR + (1 - _UNPOPULAR) * popularity)
         return liked
@@ -125,47 +129,47 @@ class Backoff:
         found = table.recall(key, self._query.time)
         if found is None:
             return
-        indices, kept = self._indices(found)
+        rows, kept = self._remembered(found)
 
-        def explain(index: int, place: int) -> tuple[str, str]:
+        def explain(row: int, place: int) -> tuple[str, str]:
             at = kept[place]
             times = f"{found.engaged[at]:.0f} of {found.shown[at]:.0f} times"
             return "query", f"worked for '{label}' {times}"
 
-        board.observe(indices, found.success[kept], found.exposure[kept], explain)
+        board.observe(rows, found.success[kept], found.exposure[kept], explain)
 
-    def _indices(self, found: Recollection) -> tuple[Indices, Indices]:
-        """Return the indices of the remembered items in the catalogue, and their places."""
+    def _remembered(self, found: Recollection) -> tuple[Rows, Integers]:
+        """Return the rows of the remembered items that the catalogue has, and their places."""
         of = [self._view.index_of(item_id) for item_id in found.item_ids]
-        places = [p for p, index in enumerate(of) if index is not None and index < self._size]
-        return np.array([of[p] for p in places], np.int64), np.array(places, np.int64)
+        places = [place for place, index in enumerate(of) if index is not None]
+        indices = np.array([of[place] for place in places], np.int64)
+        return self._rows.numbers(indices), np.array(places, np.int64)
 
     def _try(self, variant: Variant) -> None:
         board = self._new_board()
         self._recall(board, variant.keys, "")
-        found = np.flatnonzero(board.scores)
+        rows, scores = board.found()
         if variant.kinds:
-            found = found[self._view.filter((Filter("kind", variant.kinds),))[found]]
+            kinds = (Filter("kind", variant.kinds),)
+            meant = self._view.satisfying(kinds, self._rows.members[rows])
+            rows, scores = rows[meant], scores[meant]
         self.board.scanned += board.scanned
-        self.board.propose(
-            found,
-            variant.confidence * board.scores[found],
-            lambda index, place: board.explain(index),
-        )
+        self.board.propose(rows, variant.confidence * scores, lambda row, place: board.explain(row))
 
     def _read(self, reading: Interpretation) -> None:
         """Combine the slots of a reading: any of them may be what the user cares for."""
         slots = [slot for slot in reading.slots if slot.confidence > 0]
         boards = [self._slot(slot) for slot in slots]
-        missed = np.ones(self._size)
+        missed = np.ones(len(self._rows))
         for slot, board in zip(slots, boards, strict=True):
-            missed *= 1.0 - min(1.0, slot.confidence) * board.scores
+            rows, scores = board.found()
+            missed[rows] *= 1.0 - min(1.0, slot.confidence) * scores
             self.board.scanned += board.scanned
         found = np.flatnonzero(missed < 1.0)
 
-        def explain(index: int, place: int) -> tuple[str, str]:
-            best = max(range(len(slots)), key=lambda i: (boards[i].scores[index], -i))
-            kind, detail = boards[best].explain(index)
+        def explain(row: int, place: int) -> tuple[str, str]:
+            best = max(range(len(slots)), key=lambda i: (boards[i].score(row), -i))
+            kind, detail = boards[best].explain(row)
             name = f"{slots[best].attribute}: {slots[best].value}"
             return "slot", detail if kind == "query" else name
 
@@ -181,9 +185,8 @@ class Backoff:
         if named is not None:
             fits |= indices == named
         indices, chances = indices[fits], chances[fits]
-        board.propose(
-            indices, self._liked(indices, chances), lambda index, place: ("predicted", "")
-        )
+        rows = self._rows.numbers(indices)
+        board.propose(rows, self._liked(indices, chances), lambda row, place: ("predicted", ""))
         label = f"{slot.attribute}: {slot.value}"
         self._observe(board, self._learner.slots, slot_key(slot.attribute, slot.value), label)
         return board
@@ -197,32 +200,35 @@ class Backoff:
         )
         if found is None:
             return
-        indices, kept = self._indices(found)
+        rows, kept = self._remembered(found)
         success = found.success[kept]
         share = self._settings.personal_weight * success / (1.0 + success)
-        gained = self.board.lift(indices, share)
-        for index, place, gain in zip(indices.tolist(), kept.tolist(), gained, strict=True):
+        gained = self.board.lift(rows, share)
+        for row, place, gain in zip(rows.tolist(), kept.tolist(), gained, strict=True):
             detail = f"chosen by this user {found.engaged[place]:.0f} times"
-            self.personal[index] = Reason("personal", detail, float(gain))
+            self.personal[row] = Reason("personal", detail, float(gain))
 
     def borrow(self, vector: Vectors) -> None:
         """Add what worked for the queries nearest to the query's vector."""
         neighbours = self._learner.neighbours
         if neighbours is None:
             return
+        self._rows.clear(self._view.size)
+        self._rows.numbers(self.indices)
         at_least = self._settings.neighbour_similarity
         for other, cosine in neighbours.nearest(vector, _NEAREST, at_least):
             found = self._learner.queries.recall(other, self._query.time)
             if found is not None and other != self._key:
                 self._borrow_from(other, cosine, found)
+        self.indices = self._rows.members.copy()
 
     def _borrow_from(self, other: str, cosine: float, found: Recollection) -> None:
-        indices, kept = self._indices(found)
+        rows, kept = self._remembered(found)
         worked = found.success[kept] > 0
-        indices, kept = indices[worked], kept[worked]
+        rows, kept = rows[worked], kept[worked]
         blank = self._new_board()
-        chances = blank.posterior(indices, found.success[kept], found.exposure[kept])
+        chances = blank.posterior(rows, found.success[kept], found.exposure[kept])
         detail = f"worked for '{other}', similarity {cosine:.2f}"
         self.board.propose(
-            indices, _NEIGHBOUR * cosine * chances, lambda index, place: ("neighbour", detail)
+            rows, _NEIGHBOUR * cosine * chances, lambda row, place: ("neighbour", detail)
         )

@@ -21,6 +21,7 @@ from generators.memory.catalog_index import MemoryCatalogIndex
 from generators.memory.engagement import MemoryLearner
 from generators.memory.neighbours import QueryNeighbours
 from generators.memory.settings import MemorySettings
+from generators.sparse_set import SparseSet
 
 if TYPE_CHECKING:
     from forage.encoder import CachedEncoder
@@ -38,6 +39,7 @@ class MemoryRetriever:
         self._lock = threading.Lock()
         self._view = CatalogView(runtime.schema)
         self._index = MemoryCatalogIndex(runtime.schema)
+        self._rows = SparseSet()
         self._cache = VectorCache(settings.data_dir / "embeddings.db")
         self._neighbours = (
             QueryNeighbours(self._open_encoder, limit=settings.neighbour_queries)
@@ -115,11 +117,12 @@ class MemoryRetriever:
                 view=self._view,
                 index=self._index,
                 learner=self._learner,
+                rows=self._rows,
             )
             looking.look()
         deadline.check()
         neighbours = self._neighbours
-        few = looking.candidates().size < self._settings.neighbours_below
+        few = looking.candidates()[0].size < self._settings.neighbours_below
         if few and neighbours is not None and len(neighbours) and query.normalized:
             # Encoding takes milliseconds: neither other retrievals nor the follower wait for it.
             vector = neighbours.encode_query(query.normalized)
@@ -130,12 +133,12 @@ class MemoryRetriever:
 
     def _hits(self, looking: Backoff, limit: int, *, explain: bool) -> tuple[Hit, ...]:
         """Return the best candidates; ties go to the more popular item, then to the lower id."""
-        found = looking.candidates()
-        scores = looking.board.scores[found]
-        if found.size > limit:
+        rows, scores = looking.candidates()
+        if rows.size > limit:
             enough = scores >= np.partition(scores, -limit)[-limit]
-            found, scores = found[enough], scores[enough]
-        popularity = self._index.popularity[found]
+            rows, scores = rows[enough], scores[enough]
+        indices = looking.indices[rows]
+        popularity = self._index.popularity[indices]
         order = np.lexsort((-popularity, -scores))
         if order.size > limit:
             last = order[limit - 1]
@@ -143,23 +146,24 @@ class MemoryRetriever:
             order = order[: max(limit, int(np.flatnonzero(tied)[-1]) + 1)]
         id_at = self._view.id_at
         best = sorted(
-            (-score, -liked, id_at(index), index)
-            for score, liked, index in zip(
+            (-score, -liked, id_at(index), row)
+            for score, liked, index, row in zip(
                 scores[order].tolist(),
                 popularity[order].tolist(),
-                found[order].tolist(),
+                indices[order].tolist(),
+                rows[order].tolist(),
                 strict=True,
             )
         )
         return tuple(
-            Hit(item_id, -score, self._reasons(looking, index, -score) if explain else ())
-            for score, _, item_id, index in best[:limit]
+            Hit(item_id, -score, self._reasons(looking, row, -score) if explain else ())
+            for score, _, item_id, row in best[:limit]
         )
 
-    def _reasons(self, looking: Backoff, index: int, score: float) -> tuple[Reason, ...]:
-        personal = looking.personal.get(index)
+    def _reasons(self, looking: Backoff, row: int, score: float) -> tuple[Reason, ...]:
+        personal = looking.personal.get(row)
         if personal is None:
-            return (Reason(*looking.board.explain(index), score),)
-        if not looking.board.explained(index):
+            return (Reason(*looking.board.explain(row), score),)
+        if not looking.board.explained(row):
             return (personal,)
-        return Reason(*looking.board.explain(index), score - personal.weight), personal
+        return Reason(*looking.board.explain(row), score - personal.weight), personal
