@@ -34,6 +34,7 @@ _FIRST = ("rows", "import", "orchestrator", "lexical", "understand", *GENERATORS
 _ALL = (
     *_FIRST,
     *(f"ask {name}" for name in (*GENERATORS, "ranker")),
+    *(f"write {name}" for name in SERVICES if name != "semantic"),
     "mesh",
     "follow",
     "ranker model",
@@ -123,8 +124,9 @@ def _stage(name: str) -> Callable[[Run], Figures]:
     }
     if name in done:
         return done[name]
-    if name.startswith("ask "):
-        return partial(stages.ask, name=name.removeprefix("ask "))
+    for stage in (stages.ask, stages.write):
+        if name.startswith(f"{stage.__name__} "):
+            return partial(stage, name=name.removeprefix(f"{stage.__name__} "))
     return partial(stages.build, name=name)
 
 
@@ -157,7 +159,8 @@ def show(items: int, figures: dict[str, Figures]) -> None:
     out.print(built)
     out.print(asked)
     meshes = (name for name in figures if name.startswith("mesh"))
-    for name in ("import", "understand", *meshes, "follow"):
+    writes = (name for name in figures if name.startswith("write "))
+    for name in ("import", "understand", *writes, *meshes, "follow"):
         if name in figures:
             out.print(f"{name}: {json.dumps(_rounded(figures[name]))}", soft_wrap=True)
 

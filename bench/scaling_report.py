@@ -45,6 +45,11 @@ _CALLING = {
     "loaded_cpu_ms": "CPU ms a call",
     "per_second": "calls/s, 8 clients",
 }
+_WRITING = {
+    "cpu_ms": "CPU ms",
+    "seen_p50_ms": "seen after, ms (p50)",
+    "seen_most_ms": "at most",
+}
 _SERVER = {
     "server_index_cpu_s": "index, CPU s",
     "server_pss_mb": "MB",
@@ -131,6 +136,7 @@ def tables(figures: Mapping[str, Any]) -> Iterable[str]:
             for n, f in sizes.items()
         ),
     )
+    yield from _write_table(sizes)
     yield from _server_table(sizes)
     yield from _mesh_tables(sizes)
     yield from ("", "## Laws", "", "`base + slope * items`, fitted by `bench.sizing`.", "")
@@ -169,6 +175,18 @@ def _services(sizes: Mapping[str, Any], columns: Mapping[str, str]) -> Iterable[
             found = service_figures(stages, name)
             if any(key in found for key in columns):
                 yield [name, f"{int(items):,}", *(_text(found.get(key)) for key in columns)]
+
+
+def _write_table(sizes: Mapping[str, Any]) -> Iterable[str]:
+    rows = [
+        [name, f"{int(items):,}", *(_text(stages[f"write {name}"].get(key)) for key in _WRITING)]
+        for name in SERVICES
+        for items, stages in sizes.items()
+        if f"write {name}" in stages
+    ]
+    if rows:
+        yield from ("", "## A change of one item", "")
+        yield from _table(["service", "items", *_WRITING.values()], rows)
 
 
 def _server_table(sizes: Mapping[str, Any]) -> Iterable[str]:

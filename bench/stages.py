@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from bench import invented, load
+from bench import invented, load, writing
 from bench.catalogs import Catalog
 from bench.following import follow
 from bench.probe import Figures, Running, answers, built, measured, restarted, running, stage_times
@@ -191,6 +191,17 @@ def ask(run: Run, name: str) -> Figures:
     """Start a service on its index, and ask it what an orchestrator would."""
     with _alone(run, name) as found:
         return restarted(found) | _asked(run, found)
+
+
+def write(run: Run, name: str) -> Figures:
+    """Start a service on its index, and change items that it keeps, one after the other."""
+    schema = Schema.load(run.config / "films.schema.yaml")
+    log = SqliteEventLog.open(run.data / "log.db")
+    try:
+        with _alone(run, name) as found:
+            return writing.write(found, log, run.catalog, schema) | {"load": os.getloadavg()[0]}
+    finally:
+        log.close()
 
 
 def modelled(run: Run) -> Figures:

@@ -54,6 +54,6 @@ class SparseSet:
         return found
 
     def _known(self, numbers: Integers, values: Integers) -> npt.NDArray[np.bool_]:
-        members = self._members[np.minimum(numbers, self._size - 1)]
-        known: npt.NDArray[np.bool_] = (members == values) & (numbers < self._size)
+        # A member's number is right, so what is found under a wrong one is another member.
+        known: npt.NDArray[np.bool_] = self._members[np.minimum(numbers, self._size - 1)] == values
         return known

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -74,6 +76,23 @@ class RetrieverContract(ProjectionContract):
 
     def test_the_same_query_gives_the_same_answer(self, shared_bench: Bench, query: Query) -> None:
         assert shared_bench.retrieve(query) == shared_bench.retrieve(query)
+
+    def test_queries_asked_at_once_are_answered_as_alone(
+        self, shared_bench: Bench, query: Query
+    ) -> None:
+        texts = ("lantern", "mara ellwood", "copper moon", "quiet orbit")
+        queries = [query, *(text_query(text) for text in texts)]
+        alone = [shared_bench.retrieve(asked) for asked in queries]
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor(4) as threads:
+                found = list(threads.map(shared_bench.retrieve, queries * 8))
+        finally:
+            sys.setswitchinterval(interval)
+
+        assert found == alone * 8
 
     def test_every_hit_says_why_it_was_found(self, shared_bench: Bench, query: Query) -> None:
         hits = shared_bench.retrieve(query, limit=25).hits

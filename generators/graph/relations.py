@@ -12,9 +12,11 @@ import numpy.typing as npt
 from forage.catalog.columns import Columns, ragged, spans
 from forage.catalog.item import Item
 from generators.graph.nodes import NodeTable
-from generators.graph.walk import Adjacency, Floats, Nodes
+from generators.graph.walk import NO_EDGES, Adjacency, Floats, Row
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
+_ENTRIES_A_ROW = 250
+"""Entries that are built anew in the time that replacing one row takes, as measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,10 @@ class RelationSnapshot:
 
 
 class RelationIndex:
-    """Keeps the edges of every item, and builds the adjacency anew when some have changed.
+    """Keeps the edges of every item, and of every node that they touch.
 
-    Building takes some 50 ms for 300,000 edges, less than it would cost every search to look
-    into a base and its corrections.
+    A change replaces the rows of the nodes that it touches, in a millisecond. The compressed graph
+    is built anew, which takes 0.2 s for 700,000 edges, when that has become as dear.
     """
 
     def __init__(
@@ -42,10 +44,18 @@ class RelationIndex:
         self._nodes = nodes
         self._edge_weights = edge_weights
         self._popularity_name = popularity
-        self._rows: dict[int, tuple[Nodes, Floats]] = {}
+        self._rows: dict[int, Row] = {}
         self._view_index: dict[int, int] = {}
         self._popularity: dict[int, float] = {}
-        self._changed = True
+        self._changed: dict[int, set[int]] | None = {}
+        """Per node whose edges changed since the snapshot, the nodes to which they did.
+
+        None if they are so many that the graph is better built anew.
+        """
+        self._replaced: set[int] = set()
+        """Nodes of items that were replaced since the snapshot."""
+        self._corrections = 0
+        """Rows replaced since the graph was built."""
         self.snapshot = self._built()
 
     def replace(self, index: int, old: Item | None, new: Item | None) -> None:
@@ -54,7 +64,8 @@ class RelationIndex:
         if known is None:
             return
         node = self._nodes.number(known.item_id)
-        self._changed = True
+        self._replaced.add(node)
+        self._note(node)
         self._rows.pop(node, None)
         self._popularity.pop(node, None)
         self._view_index[node] = index
@@ -68,13 +79,30 @@ class RelationIndex:
         if edges:
             targets, weights = zip(*edges, strict=True)
             self._rows[node] = np.array(targets, np.int64), np.array(weights, np.float64)
+            self._note(node)
         if self._popularity_name is not None:
             self._popularity[node] = new.number(self._popularity_name) or 0.0
 
     def commit(self) -> None:
         """Make the changes visible."""
-        if self._changed:
+        if self._changed is None:
             self.snapshot = self._built()
+        elif self._replaced:
+            self.snapshot = self._corrected(self._changed)
+            self._corrections += len(self._changed)
+            self._changed, self._replaced = {}, set()
+
+    def _note(self, node: int) -> None:
+        """Note the edges that the node's item has, at both of their ends."""
+        if self._changed is None:
+            return
+        for other in self._rows.get(node, NO_EDGES)[0].tolist():
+            if other != node:
+                self._changed.setdefault(node, set()).add(other)
+                self._changed.setdefault(other, set()).add(node)
+        corrections = self._corrections + len(self._changed)
+        if corrections * _ENTRIES_A_ROW > 2 * self.snapshot.adjacency.edge_count:
+            self._changed = None
 
     def dump(self) -> Columns:
         """Return everything as columns; keys stand for nodes, whose numbers are the process's."""
@@ -114,11 +142,41 @@ class RelationIndex:
         }
         self._view_index = _entries(nodes[arrays["items"]], arrays["view_index"])
         self._popularity = _entries(nodes[arrays["popular"]], arrays["popularity"])
-        self._changed = True
-        self.commit()
+        self.snapshot = self._built()
+
+    def _corrected(self, changed: Mapping[int, set[int]]) -> RelationSnapshot:
+        """Return the snapshot with the rows and items that have changed."""
+        before, size = self.snapshot, len(self._nodes)
+        new = size - before.adjacency.size
+        view_index = np.concatenate([before.view_index, np.full(new, -1, np.int64)])
+        popularity = np.concatenate([before.popularity, np.zeros(new)])
+        for node in self._replaced:
+            view_index[node] = self._view_index[node]
+            popularity[node] = self._popularity.get(node, 0.0)
+        rows = {node: self._row(node, others) for node, others in changed.items()}
+        return RelationSnapshot(before.adjacency.replacing(size, rows), view_index, popularity)
+
+    def _row(self, node: int, others: set[int]) -> Row:
+        """Return the node's row as it is now; only edges to `others` have changed."""
+        targets, weights = self.snapshot.adjacency.row(node)
+        changed = np.array(sorted(others), np.int64)
+        now = np.array([self._between(node, other) for other in changed.tolist()])
+        kept = ~np.isin(targets, changed, assume_unique=True)
+        targets, weights = targets[kept], weights[kept]
+        changed, now = changed[now > 0], now[now > 0]
+        at = np.searchsorted(targets, changed)
+        return np.insert(targets, at, changed), np.insert(weights, at, now)
+
+    def _between(self, node: int, other: int) -> float:
+        """Return the weight of all edges between two nodes, whichever of the items has them."""
+        total = 0.0
+        for source, target in ((node, other), (other, node)):
+            targets, weights = self._rows.get(source, NO_EDGES)
+            total += float(weights[targets == target].sum())
+        return total
 
     def _built(self) -> RelationSnapshot:
-        self._changed = False
+        self._changed, self._replaced, self._corrections = {}, set(), 0
         size = len(self._nodes)
         counts = [len(targets) for targets, _ in self._rows.values()]
         sources = np.repeat(np.fromiter(self._rows, np.int64, len(self._rows)), counts)

@@ -10,7 +10,8 @@ unit of edge weight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +22,9 @@ from scipy.sparse import coo_array
 Floats = npt.NDArray[np.float64]
 Nodes = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.int16]
+Row = tuple[Nodes, Floats]
 
+NO_EDGES: Row = np.zeros(0, np.int64), np.zeros(0)
 _SMOOTHING = 1e-4
 
 
@@ -44,7 +47,10 @@ class Graph(Protocol):
 
 
 class Adjacency:
-    """A graph as a symmetric sparse matrix in compressed rows."""
+    """A graph as a symmetric sparse matrix in compressed rows, some of them replaced since.
+
+    It never changes, so that readers need no lock; a graph with other rows is another one.
+    """
 
     def __init__(self, size: int, sources: Nodes, targets: Nodes, weights: Floats) -> None:
         """Build from edges given once each; parallel ones add up, loops are dropped."""
@@ -58,6 +64,9 @@ class Adjacency:
         self._targets = compressed.indices.astype(np.int64)
         self._weights = compressed.data.astype(np.float64)
         self.strength: Floats = np.asarray(compressed.sum(axis=1), np.float64).reshape(-1)
+        self._entries = len(self._targets)
+        self._is_replaced = np.zeros(size, np.bool_)
+        self._replaced: dict[int, Row] = {}
 
     @property
     def size(self) -> int:
@@ -67,10 +76,51 @@ class Adjacency:
     @property
     def edge_count(self) -> int:
         """The number of edges."""
-        return len(self._targets) // 2
+        return self._entries // 2
+
+    def row(self, node: int) -> Row:
+        """Return the neighbours of a node, ascending, and the weights of the edges to them.
+
+        A node that is not in the graph has none.
+        """
+        if node in self._replaced:
+            return self._replaced[node]
+        if node >= self.size:
+            return NO_EDGES
+        start, end = self._offsets[node : node + 2].tolist()
+        return self._targets[start:end], self._weights[start:end]
+
+    def replacing(self, size: int, rows: Mapping[int, Row]) -> Adjacency:
+        """Return a graph of `size` >= the present nodes, with other rows for some of them.
+
+        The caller sees to it that the rows are symmetric, ascending and without loops.
+        """
+        made, new = copy(self), size - self.size
+        made._offsets = np.concatenate([self._offsets, np.full(new, self._offsets[-1])])
+        made._is_replaced = np.concatenate([self._is_replaced, np.zeros(new, np.bool_)])
+        made.strength = np.concatenate([self.strength, np.zeros(new)])
+        for node, (targets, weights) in rows.items():
+            made._entries += len(targets) - len(made.row(node)[0])
+            made._is_replaced[node] = True
+            made.strength[node] = weights.sum()
+        made._replaced = {**self._replaced, **rows}
+        return made
 
     def edges(self, nodes: Nodes) -> tuple[Nodes, Nodes, Floats]:
         """Return the edges of `nodes` as (position of the node in `nodes`, neighbour, weight)."""
+        if not self._replaced:
+            return self._compressed(nodes)
+        replaced = self._is_replaced[nodes]
+        kept, others = np.flatnonzero(~replaced), np.flatnonzero(replaced)
+        owners, targets, weights = self._compressed(nodes[kept])
+        rows = [self._replaced[node] for node in nodes[others].tolist()]
+        return (
+            np.concatenate([kept[owners], np.repeat(others, [len(row) for row, _ in rows])]),
+            np.concatenate([targets, *(row for row, _ in rows)]),
+            np.concatenate([weights, *(row for _, row in rows)]),
+        )
+
+    def _compressed(self, nodes: Nodes) -> tuple[Nodes, Nodes, Floats]:
         starts = self._offsets[nodes]
         counts = self._offsets[nodes + 1] - starts
         ends = np.cumsum(counts)

@@ -273,5 +273,24 @@ def test_a_new_query_borrows_from_queries_of_like_meaning(tmp_path: Path) -> Non
     assert found == restored == rebuilt
 
 
+def test_what_is_borrowed_stands_beside_what_was_found(tmp_path: Path) -> None:
+    settings = MemorySettings(data_dir=tmp_path, neighbour_similarity=0.5)
+    bench = Bench(tmp_path, lambda _, runtime: MemoryRetriever.open(settings, runtime))
+    bench.upsert(*catalog.items())
+    bench.start()
+    query = replace(text_query("movies on journeys into space"), time=NOW)
+    show(bench, query, [KEEPER, RUNNERS], KEEPER, times=3)
+    alone = bench.retrieve(query)
+    show(bench, text_query("films about space travel"), [ORBIT], ORBIT, times=3)
+
+    both = bench.retrieve(query)
+    bench.close()
+
+    assert ids(alone.hits)[0] == KEEPER
+    assert set(ids(both.hits)) == {*ids(alone.hits), ORBIT}
+    assert {h.item_id: h.reasons[0].kind for h in both.hits}[ORBIT] == "neighbour"
+    assert [h for h in both.hits if h.item_id != ORBIT] == list(alone.hits)
+
+
 def test_the_fixture_catalogue_has_the_items_of_these_tests() -> None:
     assert {KEEPER, FESTIVAL, ORBIT, CARTOGRAPHER, RUNNERS} <= {i.item_id for i in catalog.items()}

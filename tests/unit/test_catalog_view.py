@@ -123,6 +123,21 @@ def test_long_posting_lists_are_right_through_growth_and_removal() -> None:
     assert view.size == 3000
 
 
+def test_any_of_several_numbers_may_be_in_the_range() -> None:
+    view = CatalogView(SCHEMA)
+    years = [(1950.0,), (1950.0, 2001.0), (), (2001.0,), (2001.0, 1950.0)]
+    view.apply(
+        Item(f"film:{n}", "film", {"year": tuple(map(Value, found))})
+        for n, found in enumerate(years)
+    )
+
+    recent = view.satisfying([Filter("year", minimum=2000)], np.arange(5))
+    early = view.satisfying([Filter("year", maximum=1960)], np.arange(5))
+
+    assert recent.tolist() == [False, True, False, True, True]
+    assert early.tolist() == [True, True, False, False, True]
+
+
 @given(_items)
 def test_an_item_comes_back_equal_and_unchanged(item: Item) -> None:
     view = CatalogView(SCHEMA)
