@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from forage import wire
 from forage.catalog import Item, Schema
 from forage.catalog.view import CatalogView
@@ -37,10 +35,9 @@ class Answers:
         """
         if not filters:
             return [c for c in candidates if c.item_id in self._view]
-        indices = (self._view.index_of(c.item_id) for c in candidates)
-        at = np.array([-1 if index is None else index for index in indices], np.int64)
-        allowed = self._view.satisfying(filters, at)
-        return [c for c, kept in zip(candidates, allowed.tolist(), strict=True) if kept]
+        mask = self._view.filter(filters)
+        indices = ((c, self._view.index_of(c.item_id)) for c in candidates)
+        return [c for c, at in indices if at is not None and at < len(mask) and mask[at]]
 
     def present(
         self, entries: Iterable[decision_pb2.DisplayedItem]

@@ -115,18 +115,13 @@ class NumberColumn:
         self._first = arrays["first"].copy()
         self._several = dict(zip(arrays["several"].tolist(), parts, strict=True))
 
-    def within(self, low: float, high: float, indices: npt.NDArray[np.integer]) -> Mask:
-        """Return which of the items at `indices` have a number in [low, high]."""
-        first = np.full(len(indices), np.nan)
-        known = indices < len(self._first)
-        first[known] = self._first[indices[known]]
-        mask: Mask = (first >= low) & (first <= high)
-        if self._several:
-            for place in np.flatnonzero(~mask).tolist():
-                values = self._several.get(int(indices[place]))
-                mask[place] = values is not None and bool(
-                    np.any((values >= low) & (values <= high))
-                )
+    def mask(self, low: float, high: float, size: int) -> Mask:
+        """Return which of the first `size` items have a number in [low, high]."""
+        mask = np.zeros(size, np.bool_)
+        known = self._first[:size]
+        mask[: len(known)] = (known >= low) & (known <= high)
+        for index, values in self._several.items():
+            mask[index] = bool(np.any((values >= low) & (values <= high)))
         return mask
 
 

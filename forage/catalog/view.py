@@ -24,7 +24,7 @@ class CatalogView:
 
     Every item has an index, a small integer that never changes and is never given to another
     item, so that arrays beside the view can be addressed by it. A deleted item keeps its index
-    reserved and gets it back when it returns. Readers of one item never wait; `satisfying` sees
+    reserved and gets it back when it returns. Readers of one item never wait; `filter` sees
     the catalogue before or after an `apply`, never amid one.
     """
 
@@ -70,7 +70,7 @@ class CatalogView:
 
     @property
     def size(self) -> int:
-        """How many indices have been given out."""
+        """How many indices have been given out: the length of a mask."""
         return len(self._items)
 
     def __len__(self) -> int:
@@ -85,22 +85,18 @@ class CatalogView:
         """Yield the items present when called, in order of their indices."""
         return (item for item in list(self._items) if item is not None)
 
-    def satisfying(self, filters: Sequence[Filter], indices: npt.NDArray[np.integer]) -> Mask:
-        """Return which of the items at `indices` are present and satisfy every filter.
+    def filter(self, filters: Sequence[Filter]) -> Mask:
+        """Return which items satisfy every filter, as a mask over indices of length `size`.
 
         The meaning is that of `forage.catalog.matches`, for filters that `validate` accepts;
-        raises `InvalidArgumentError` for an attribute that cannot be filtered. An index that was
-        not given out yet is that of no item.
+        raises `InvalidArgumentError` for an attribute that cannot be filtered.
         """
         with self._lock:
-            known = np.flatnonzero((indices >= 0) & (indices < self.size))
-            given = indices[known]
-            kept = self._present[given]
+            size = self.size
+            mask = self._present[:size].copy()
             for wanted in filters:
-                kept &= self._matching(wanted, given) != wanted.exclude
-        mask = np.zeros(len(indices), np.bool_)
-        mask[known] = kept
-        return mask
+                mask &= self._matching(wanted, size) != wanted.exclude
+            return mask
 
     def dump(self) -> Columns:
         """Return everything as columns; for the writer's thread."""
@@ -134,33 +130,26 @@ class CatalogView:
             **{f"reference {name}": postings for name, postings in self._references.items()},
         }
 
-    def _matching(self, wanted: Filter, indices: npt.NDArray[np.integer]) -> Mask:
+    def _matching(self, wanted: Filter, size: int) -> Mask:
+        mask = np.zeros(size, np.bool_)
         if wanted.attribute == "kind":
-            return self._having([(self._kinds, kind) for kind in wanted.values], indices)
+            for value in wanted.values:
+                self._kinds.mark(value, mask)
+            return mask
         if wanted.values and wanted.attribute in self._keywords:
-            keywords = self._keywords[wanted.attribute]
-            references = self._references[wanted.attribute]
-            lists = [(keywords, value.casefold()) for value in wanted.values]
-            return self._having([*lists, *((references, v) for v in wanted.values)], indices)
+            for value in wanted.values:
+                self._keywords[wanted.attribute].mark(value.casefold(), mask)
+                self._references[wanted.attribute].mark(value, mask)
+            return mask
         if not wanted.values and wanted.attribute in self._numbers:
             low = -np.inf if wanted.minimum is None else wanted.minimum
             high = np.inf if wanted.maximum is None else wanted.maximum
-            return self._numbers[wanted.attribute].within(low, high, indices)
+            return self._numbers[wanted.attribute].mask(low, high, size)
         raise InvalidArgumentError(
             "filters",
             f"'{wanted.attribute}' cannot be filtered like this",
             allowed="values of a keyword attribute, or a range of a numeric one",
         )
-
-    def _having(
-        self, lists: Iterable[tuple[Postings, str]], indices: npt.NDArray[np.integer]
-    ) -> Mask:
-        """Return which items are in any of the posting lists."""
-        marked = np.zeros(self.size, np.bool_)
-        for postings, key in lists:
-            postings.mark(key, marked)
-        having: Mask = marked[indices]
-        return having
 
     def _put(self, item: Item) -> None:
         index = self._index.get(item.item_id)

@@ -181,8 +181,7 @@ class ExplorationRetriever:
         """
         settings = self._settings
         relevance = self._index.relevance(query, taste_weight=settings.taste_weight)
-        pool = np.flatnonzero(relevance)
-        pool = pool[self._view.satisfying(query.filters, pool)]
+        pool = np.flatnonzero((relevance > 0) & self._view.filter(query.filters))
         limit = settings.pool_limit
         if pool.size > limit:
             uniform = _uniform(self._index.hashes[pool], query.seed)

@@ -10,9 +10,9 @@ import numpy as np
 
 from forage.catalog.checkpoint import CatalogCheckpoint
 from forage.catalog.schema import Schema
-from forage.catalog.view import CatalogView
+from forage.catalog.view import CatalogView, Mask
 from forage.log import EventLog, Projection
-from forage.retrieval import Deadline, Filter, Hit, Query, Reason, Retrieval
+from forage.retrieval import Deadline, Hit, Query, Reason, Retrieval
 from forage.services import Runtime
 from generators.catalog_projection import CatalogProjection
 from generators.engagement_projection import EngagementProjection
@@ -132,6 +132,7 @@ class GraphRetriever:
     ) -> Retrieval:
         """Return the items nearest to the seeds that satisfy the filters."""
         deadline.check()
+        mask = self._view.filter(query.filters)
         seeds = seeds_of(query, self._settings, self._nodes)
         if not seeds:
             return Retrieval(())
@@ -143,7 +144,7 @@ class GraphRetriever:
             walks = list(self._walks(graph, seeds, deadline))
             nodes = _reached(walks)
             scores = self._joined(graph, seeds, walks, nodes)
-            chosen = self._best(nodes, scores, relations, query.filters, seeds, limit)
+            chosen = self._best(nodes, scores, relations, mask, seeds, limit)
             deadline.check()
             paths = (
                 self._paths.paths(graph, walks, [node for node, _, _ in chosen])
@@ -200,14 +201,15 @@ class GraphRetriever:
         nodes: Nodes,
         scores: Floats,
         relations: RelationSnapshot,
-        filters: Sequence[Filter],
+        mask: Mask,
         seeds: Seeds,
         limit: int,
     ) -> list[tuple[int, str, float]]:
         """Return (node, item id, score) of the best of `nodes` that may be returned."""
         nodes = nodes[: np.searchsorted(nodes, relations.adjacency.size)]
-        allowed = scores[: len(nodes)] > 0
-        allowed &= self._view.satisfying(filters, relations.view_index[nodes])
+        index = relations.view_index[nodes]
+        allowed = (scores[: len(nodes)] > 0) & (index >= 0) & (index < len(mask))
+        allowed[allowed] = mask[index[allowed]]
         if seeds.excluded:
             allowed &= ~np.isin(nodes, list(seeds.excluded))
         places = np.flatnonzero(allowed)

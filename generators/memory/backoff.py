@@ -96,7 +96,7 @@ class Backoff:
     def candidates(self) -> tuple[Rows, Floats]:
         """Return the rows of the allowed items that score enough, and their scores."""
         rows, scores = self.board.found(least=self._settings.min_score)
-        allowed = self._view.satisfying(self._query.filters, self.indices[rows])
+        allowed = self._view.filter(self._query.filters)[self.indices[rows]]
         return rows[allowed], scores[allowed]
 
     def _recall(self, board: Board, keys: Sequence[str], locale: str) -> None:
@@ -150,8 +150,7 @@ class Backoff:
         self._recall(board, variant.keys, "")
         rows, scores = board.found()
         if variant.kinds:
-            kinds = (Filter("kind", variant.kinds),)
-            meant = self._view.satisfying(kinds, self._rows.members[rows])
+            meant = self._view.filter((Filter("kind", variant.kinds),))[self._rows.members[rows]]
             rows, scores = rows[meant], scores[meant]
         self.board.scanned += board.scanned
         self.board.propose(rows, variant.confidence * scores, lambda row, place: board.explain(row))
