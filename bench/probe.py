@@ -22,6 +22,9 @@ Figures = dict[str, Any]
 _MOST_S = 20.0
 _CLIENTS = 8
 _LONGEST_CALL_S = 20.0
+_WATCH_S = 20.0
+_IDLE = 0.3
+"""Share of a core that a Milvus server takes for itself."""
 
 
 @dataclass
@@ -97,6 +100,21 @@ def built(found: Running, folders: Sequence[Path], items: int) -> Figures:
         "load": os.getloadavg()[0],
         **_server(found, "server_index_cpu_s", found.server().cpu_s),
     }
+
+
+def settled(found: Running, limit_s: float) -> Figures:
+    """Wait until the server is idle: it goes on building and merging after rows can be found.
+
+    Returns nothing if no server is measured; gives up after `limit_s`.
+    """
+    if not found.server_pid:
+        return {}
+    began, busy = time.monotonic(), 1.0
+    while busy > _IDLE and time.monotonic() - began < limit_s:
+        before = found.server().cpu_s
+        time.sleep(_WATCH_S)
+        busy = (found.server().cpu_s - before) / _WATCH_S
+    return {"server_settled_cpu_s": found.server().cpu_s}
 
 
 def restarted(found: Running) -> Figures:

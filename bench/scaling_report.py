@@ -51,7 +51,9 @@ _WRITING = {
     "seen_most_ms": "at most",
 }
 _SERVER = {
-    "server_index_cpu_s": "index, CPU s",
+    "milvus_index": "index",
+    "server_index_cpu_s": "until all can be found, CPU s",
+    "server_settled_cpu_s": "until it is idle",
     "server_pss_mb": "MB",
     "server_loaded_cpu_ms": "CPU ms a call",
 }
@@ -278,7 +280,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
 
 def _text(value: object) -> str:
     if not isinstance(value, int | float):
-        return ""
+        return str(value or "")
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -20,7 +20,17 @@ import orjson
 from bench import invented, load, writing
 from bench.catalogs import Catalog
 from bench.following import follow
-from bench.probe import Figures, Running, answers, built, measured, restarted, running, stage_times
+from bench.probe import (
+    Figures,
+    Running,
+    answers,
+    built,
+    measured,
+    restarted,
+    running,
+    settled,
+    stage_times,
+)
 from bench.processes import disk_mb
 from forage import wire
 from forage.catalog.row_values import parse_item
@@ -182,6 +192,9 @@ def build(run: Run, name: str) -> Figures:
         kept = [run.data / name, *run.data.glob(f"{name}.*")]
         kept += [run.data / "embeddings.db"] if name == "semantic" else []
         figures = built(found, kept, run.catalog.items) | drawn
+        figures |= settled(found, run.limit_s)
+        if name == "semantic" and run.milvus:
+            figures["milvus_index"] = run.milvus["milvus.index"]
         if not run.restart:
             figures |= {"pss_mb": figures["index_pss_mb"], **_asked(run, found)}
         return figures
