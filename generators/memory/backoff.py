@@ -40,6 +40,8 @@ _SLOT, _NEIGHBOUR = 0.8, 0.6
 """What a slot and a neighbour are worth, compared with the query itself."""
 _READINGS = 3
 _NEAREST = 3
+_MOST = 20_000
+"""Predictions for one key that are looked at; a genre may have a large part of the catalogue."""
 _UNPOPULAR = 0.6
 """Chance of an item that nobody cares for, relative to the most popular one."""
 
@@ -109,7 +111,7 @@ class Backoff:
                 self._observe(board, self._learner.queries, localized, f"{key} [{locale}]")
 
     def _predict(self, board: Board, keys: Sequence[str]) -> None:
-        indices, fields, chances = self._index.predictions.find(keys)
+        indices, fields, liked = self._strongest(*self._index.predictions.find(keys))
         if not indices.size:
             return
         field_of = self._index.predictions.fields
@@ -118,12 +120,25 @@ class Backoff:
         def explain(row: int, place: int) -> tuple[str, str]:
             return "predicted", f"{field_of[int(fields[place])]} '{shown}'"
 
-        board.propose(self._rows.numbers(indices), self._liked(indices, chances), explain)
+        board.propose(self._rows.numbers(indices), liked, explain)
 
-    def _liked(self, indices: Integers, chances: Floats) -> Floats:
+    def _strongest(
+        self, indices: Integers, fields: Integers, chances: Floats
+    ) -> tuple[Integers, Integers, Floats]:
+        """Return predictions with the chances that popularity leaves them.
+
+        Of more than `_MOST`, those are left out that the filters exclude, and those that are worth
+        less than the one in that place.
+        """
         popularity = self._index.popularity[indices]
         liked: Floats = chances * (_UNPOPULAR + (1 - _UNPOPULAR) * popularity)
-        return liked
+        if indices.size <= _MOST:
+            return indices, fields, liked
+        kept = np.flatnonzero(self._view.filter(self._query.filters)[indices])
+        if kept.size > _MOST:
+            worth = liked[kept]
+            kept = kept[worth >= np.partition(worth, -_MOST)[-_MOST]]
+        return indices[kept], fields[kept], liked[kept]
 
     def _observe(self, board: Board, table: Q2E, key: str, label: str) -> None:
         found = table.recall(key, self._query.time)
@@ -183,9 +198,8 @@ class Backoff:
         fits = fields == predictions.field_number(slot.attribute)
         if named is not None:
             fits |= indices == named
-        indices, chances = indices[fits], chances[fits]
-        rows = self._rows.numbers(indices)
-        board.propose(rows, self._liked(indices, chances), lambda row, place: ("predicted", ""))
+        indices, _, liked = self._strongest(indices[fits], fields[fits], chances[fits])
+        board.propose(self._rows.numbers(indices), liked, lambda row, place: ("predicted", ""))
         label = f"{slot.attribute}: {slot.value}"
         self._observe(board, self._learner.slots, slot_key(slot.attribute, slot.value), label)
         return board

@@ -16,6 +16,7 @@ from forage.testing.bench import Bench
 from forage.testing.interactions import decision, feedback
 from forage.testing.projection_contract import ids
 from forage.testing.retriever_contract import RetrieverContract, text_query
+from generators.memory import backoff
 from generators.memory.retriever import MemoryRetriever
 from generators.memory.settings import MemorySettings
 
@@ -244,6 +245,27 @@ class TestMemory(RetrieverContract):
         engagement.apply(bench.log.read(Topic.INTERACTIONS, 0, 100, engagement.streams))
 
         assert bench.retrieve(text_query("mara ellwood")) == before
+
+
+@pytest.mark.parametrize("filters", [(), (Filter("year", maximum=2005),)], ids=["all", "filtered"])
+def test_of_very_many_predictions_the_strongest_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: tuple[Filter, ...]
+) -> None:
+    bench = Bench(tmp_path, lambda _, r: MemoryRetriever.open(MemorySettings(data_dir=tmp_path), r))
+    bench.upsert(*catalog.items())
+    bench.start()
+    slot = Slot("genre", "drama", 1.0, "", 0, 1)
+    reading = Interpretation((slot,), "", 1.0)
+    query = replace(text_query("drama"), filters=filters, interpretations=(reading,))
+    whole = bench.retrieve(query, limit=25)
+
+    monkeypatch.setattr(backoff, "_MOST", 2)
+    kept = bench.retrieve(query, limit=25)
+    bench.close()
+
+    assert kept.hits[:2] == whole.hits[:2]
+    assert len(kept.hits) < len(whole.hits)
+    assert kept.scanned < whole.scanned
 
 
 def test_a_new_query_borrows_from_queries_of_like_meaning(tmp_path: Path) -> None:
