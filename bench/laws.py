@@ -23,8 +23,8 @@ _MEMORY_FACTOR = 1.3
 """What a Milvus node needs beyond vectors and graph: growing segments, compaction, Go's heap."""
 _SEGMENT_BYTES = 2**30
 """Of vectors in a sealed segment (`dataCoord.segment.maxSize`); a search asks every segment."""
-_SEGMENT_MS = 2.0
-"""Processor time of one search in one segment, with ef 256. Assumed, not measured here."""
+_SEGMENT_MS = 4.2
+"""Processor time of one search in one segment, with ef 256: 12.6 ms for three at 100,000 items."""
 
 
 @dataclass(frozen=True, slots=True)
