@@ -127,9 +127,9 @@ def test_what_cannot_be_done_today_is_said():
     assert measured().plan(Demand(items=1e6, searches=100)).problems == ()
 
 
-def test_vectors_take_about_two_and_a_half_kilobytes_each():
-    # 1,536 of the vector, 282 of the graph, 220 of the rest; 30 % more for the node.
-    assert milvus_bytes(1) == pytest.approx((1_536 + 281.6 + 220) * 1.3)
+def test_vectors_take_less_than_five_kilobytes_each():
+    # 1,536 of the vector, 282 of the graph, 220 of the rest; more than twice that for the node.
+    assert milvus_bytes(1) == pytest.approx((1_536 + 281.6 + 220) * 2.3)
 
 
 def test_a_vector_search_asks_every_segment():
