@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from forage.catalog.schema import Schema
-from forage.catalog.view import CatalogView
+from forage.catalog.view import CatalogView, Mask
 from forage.retrieval import Filter, Interpretation, Query, Reason, Slot
 from forage.text import normalize, tokenize
 from forage.vector_cache import Vectors
@@ -69,6 +69,7 @@ class Backoff:
         self._learner = learner
         self._settings = settings
         self._rows = rows
+        self._allowed: Mask = np.zeros(0, np.bool_)
         self.board = self._new_board()
         self.indices: Integers = np.zeros(0, np.int64)
         """In the catalogue view, of the item of each row."""
@@ -80,7 +81,7 @@ class Backoff:
 
     def look(self) -> None:
         """Fill the board from all sources but neighbours."""
-        self._rows.clear(self._view.size)
+        self._begin()
         for reading in self._query.interpretations[:_READINGS]:
             self._read(reading)
         predictions, queries = self._index.predictions, self._learner.queries
@@ -95,10 +96,16 @@ class Backoff:
         self._personalise()
         self.indices = self._rows.members.copy()
 
+    def _begin(self) -> None:
+        """Take the catalogue as it is now, and give the items found so far their rows again."""
+        self._allowed = self._view.filter(self._query.filters)
+        self._rows.clear(self._view.size)
+        self._rows.numbers(self.indices)
+
     def candidates(self) -> tuple[Rows, Floats]:
         """Return the rows of the allowed items that score enough, and their scores."""
         rows, scores = self.board.found(least=self._settings.min_score)
-        allowed = self._view.filter(self._query.filters)[self.indices[rows]]
+        allowed = self._allowed[self.indices[rows]]
         return rows[allowed], scores[allowed]
 
     def _recall(self, board: Board, keys: Sequence[str], locale: str) -> None:
@@ -134,7 +141,7 @@ class Backoff:
         liked: Floats = chances * (_UNPOPULAR + (1 - _UNPOPULAR) * popularity)
         if indices.size <= _MOST:
             return indices, fields, liked
-        kept = np.flatnonzero(self._view.filter(self._query.filters)[indices])
+        kept = np.flatnonzero(self._allowed[indices])
         if kept.size > _MOST:
             worth = liked[kept]
             kept = kept[worth >= np.partition(worth, -_MOST)[-_MOST]]
@@ -226,8 +233,7 @@ class Backoff:
         neighbours = self._learner.neighbours
         if neighbours is None:
             return
-        self._rows.clear(self._view.size)
-        self._rows.numbers(self.indices)
+        self._begin()
         at_least = self._settings.neighbour_similarity
         for other, cosine in neighbours.nearest(vector, _NEAREST, at_least):
             found = self._learner.queries.recall(other, self._query.time)

@@ -44,6 +44,15 @@ def show(
             bench.append(feedback(f"e-{name}", name, engaged, time=time, kind=kind))
 
 
+def started(folder: Path, **changes: float) -> Bench:
+    """Return a bench with the fixture catalogue; close it yourself."""
+    settings = MemorySettings(data_dir=folder, **changes)
+    bench = Bench(folder, lambda _, runtime: MemoryRetriever.open(settings, runtime))
+    bench.upsert(*catalog.items())
+    bench.start()
+    return bench
+
+
 class TestMemory(RetrieverContract):
     def open_generator(self, data_dir: Path, runtime: Runtime) -> MemoryRetriever:
         return MemoryRetriever.open(MemorySettings(data_dir=data_dir, neighbours=False), runtime)
@@ -251,9 +260,7 @@ class TestMemory(RetrieverContract):
 def test_of_very_many_predictions_the_strongest_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: tuple[Filter, ...]
 ) -> None:
-    bench = Bench(tmp_path, lambda _, r: MemoryRetriever.open(MemorySettings(data_dir=tmp_path), r))
-    bench.upsert(*catalog.items())
-    bench.start()
+    bench = started(tmp_path)
     slot = Slot("genre", "drama", 1.0, "", 0, 1)
     reading = Interpretation((slot,), "", 1.0)
     query = replace(text_query("drama"), filters=filters, interpretations=(reading,))
@@ -269,10 +276,7 @@ def test_of_very_many_predictions_the_strongest_are_kept(
 
 
 def test_a_new_query_borrows_from_queries_of_like_meaning(tmp_path: Path) -> None:
-    settings = MemorySettings(data_dir=tmp_path, neighbour_similarity=0.5)
-    bench = Bench(tmp_path, lambda _, runtime: MemoryRetriever.open(settings, runtime))
-    bench.upsert(*catalog.items())
-    bench.start()
+    bench = started(tmp_path, neighbour_similarity=0.5)
     query = replace(text_query("movies on journeys into space"), time=NOW)
     assert bench.retrieve(query).hits == ()
     page = [ORBIT, KEEPER, FESTIVAL]
@@ -296,10 +300,7 @@ def test_a_new_query_borrows_from_queries_of_like_meaning(tmp_path: Path) -> Non
 
 
 def test_what_is_borrowed_stands_beside_what_was_found(tmp_path: Path) -> None:
-    settings = MemorySettings(data_dir=tmp_path, neighbour_similarity=0.5)
-    bench = Bench(tmp_path, lambda _, runtime: MemoryRetriever.open(settings, runtime))
-    bench.upsert(*catalog.items())
-    bench.start()
+    bench = started(tmp_path, neighbour_similarity=0.5)
     query = replace(text_query("movies on journeys into space"), time=NOW)
     show(bench, query, [KEEPER, RUNNERS], KEEPER, times=3)
     alone = bench.retrieve(query)
