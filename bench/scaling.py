@@ -124,10 +124,9 @@ def _stage(name: str) -> Callable[[Run], Figures]:
     }
     if name in done:
         return done[name]
-    for stage in (stages.ask, stages.write):
-        if name.startswith(f"{stage.__name__} "):
-            return partial(stage, name=name.removeprefix(f"{stage.__name__} "))
-    return partial(stages.build, name=name)
+    verb, _, service = name.rpartition(" ")
+    on_service = {"": stages.build, "ask": stages.ask, "write": stages.write}
+    return partial(on_service[verb], name=service)
 
 
 def _machine(before: Figures) -> Figures:

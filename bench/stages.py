@@ -32,20 +32,16 @@ from bench.probe import (
     stage_times,
 )
 from bench.processes import disk_mb
-from forage import wire
-from forage.catalog.row_values import parse_item
 from forage.catalog.schema import Schema
-from forage.catalog.validation import validate_item
 from forage.client import Client
 from forage.errors import FailedPreconditionError
 from forage.importer import Importer, Source
-from forage.log import Event, Stream
+from forage.log import Event
 from forage.log.sqlite import SqliteEventLog
 from forage.supervisor import Mesh
 from forage.v1 import (
     generator_service_pb2,
     generator_service_pb2_grpc,
-    item_pb2,
     query_pb2,
     ranker_service_pb2,
     ranker_service_pb2_grpc,
@@ -137,12 +133,7 @@ def write_log(run: Run) -> Figures:
     began, cpu, batch = time.monotonic(), time.process_time(), list[Event]()
     try:
         for row in run.catalog.rows():
-            item = parse_item(row, schema)
-            validate_item(item, schema)
-            record = item_pb2.CatalogRecord(upsert=wire.item_to_proto(item, schema))
-            batch.append(
-                Event(Stream.CATALOG, item.item_id, record.SerializeToString(), time.time())
-            )
+            batch.append(writing.upsert(row, schema))
             if len(batch) == _BATCH:
                 log.append(batch)
                 batch = []

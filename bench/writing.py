@@ -15,6 +15,7 @@ from bench.queries import percentile
 from forage import wire
 from forage.catalog.row_values import parse_item
 from forage.catalog.schema import Schema
+from forage.catalog.validation import validate_item
 from forage.errors import DeadlineExceededError
 from forage.log import Event, EventLog, Stream
 from forage.v1 import (
@@ -68,14 +69,16 @@ def _changes(catalog: Catalog, schema: Schema, log: EventLog, number: int) -> It
     """Yield writes of the first films: without the last of its cast, or with it if it is gone."""
     rows = (row for row in catalog.rows() if row.get("kind") == "film" and row.get("cast"))
     for row in islice(rows, number):
-        whole = _upsert(row, schema)
+        whole = upsert(row, schema)
         stored = log.get(Stream.CATALOG, whole.key)
-        cut = _upsert({**row, "cast": row["cast"][:-1]}, schema)
+        cut = upsert({**row, "cast": row["cast"][:-1]}, schema)
         yield cut if stored is not None and stored.payload == whole.payload else whole
 
 
-def _upsert(row: Mapping[str, Any], schema: Schema) -> Event:
+def upsert(row: Mapping[str, Any], schema: Schema) -> Event:
+    """Return what the orchestrator writes for a row; bad ones raise `InvalidArgumentError`."""
     item = parse_item(row, schema)
+    validate_item(item, schema)
     record = item_pb2.CatalogRecord(upsert=wire.item_to_proto(item, schema))
     return Event(Stream.CATALOG, item.item_id, record.SerializeToString(), time.time())
 
