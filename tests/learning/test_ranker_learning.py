@@ -2,125 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from forage import wire
 from forage.errors import FailedPreconditionError
-from forage.log import Event, EventLog, Stream, Topic
+from forage.log import EventLog, Topic
 from forage.log.engines import open_log
 from forage.registry import DirectoryRegistry
 from forage.settings import FeedbackSettings
-from forage.v1 import decision_pb2, feedback_service_pb2, query_pb2
 from ranker import examination
 from ranker.evaluation import Comparison
 from ranker.model import KIND, RankingModel
 from ranker.publishing import judge, rollback
-from ranker.settings import RankerSettings
 from ranker.training import split, train
-from ranker.training_set import JudgedDecision, Unusable, read_training_set
-
-NAMES = ("fusion.score", "habit", "text", "taste", "noise", "position")
-DECAY = 1.0
-SHOWN = 10
-START = 1.7e9
-
-
-class World:
-    """Users who click by the position-based model; their wishes are `text` and `taste`.
-
-    The production order follows `habit`, which nobody wants, plus noise.
-    """
-
-    def __init__(self, seed: int, candidates: int = 24) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.candidates = candidates
-
-    def features(self) -> np.ndarray:
-        rows = self.rng.normal(size=(self.candidates, len(NAMES))).astype(np.float32)
-        rows[:, 0] = rows[:, 1] + 0.5 * rows[:, 2] + self.rng.normal(size=len(rows))
-        rows[:, 5] = 1.0
-        return rows[np.argsort(-rows[:, 0])]
-
-    @staticmethod
-    def relevance(rows: np.ndarray) -> np.ndarray:
-        return 1 / (1 + np.exp(2.5 - 1.5 * rows[:, 2] - 1.5 * rows[:, 3]))
-
-    def decide(self, request_id: str, time: float, *, exploration: bool = False) -> list[Event]:
-        rows = self.features()
-        if exploration:
-            rows = self.rng.permutation(rows)
-        decision = decision_pb2.Decision(
-            request_id=request_id,
-            time=wire.timestamp(time),
-            query=query_pb2.Query(query_class=query_pb2.QUERY_CLASS_TOPICAL),
-            feature_names=NAMES,
-            feature_version="v1",
-        )
-        for place, row in enumerate(rows):
-            page = decision.displayed if place < SHOWN else decision.later
-            page.add(
-                item_id=f"item:{place}",
-                position=place + 1,
-                features=row.tolist(),
-                exploration_propensity=0.5 if exploration else 0.0,
-            )
-        events = [Event(Stream.DECISIONS, request_id, decision.SerializeToString(), time)]
-        examined = self.rng.random(SHOWN) < np.arange(1, SHOWN + 1) ** -DECAY
-        clicked = examined & (self.rng.random(SHOWN) < self.relevance(rows[:SHOWN]))
-        events += [
-            feedback(request_id, f"item:{place}", time + 1) for place in np.flatnonzero(clicked)
-        ]
-        return events
-
-    def ndcg(self, score: Callable[[np.ndarray], np.ndarray], searches: int = 200) -> float:
-        """Return the mean nDCG@10 by true relevance on fresh searches."""
-        values = []
-        discount = 1 / np.log2(2 + np.arange(10))
-        for _ in range(searches):
-            rows = self.features()
-            gains = self.relevance(rows)
-            ranked = gains[np.argsort(-score(rows), kind="stable")][:10]
-            values.append(ranked @ discount / (np.sort(gains)[::-1][:10] @ discount))
-        return float(np.mean(values))
-
-
-def feedback(request_id: str, item_id: str, time: float, kind: str = "CLICK") -> Event:
-    event_id = f"{request_id}/{item_id}/{kind}"
-    event = feedback_service_pb2.FeedbackEvent(
-        event_id=event_id,
-        request_id=request_id,
-        item_id=item_id,
-        kind=feedback_service_pb2.FeedbackKind.Value(f"FEEDBACK_KIND_{kind}"),
-        time=wire.timestamp(time),
-    )
-    return Event(Stream.FEEDBACK, event_id, event.SerializeToString(), time)
-
-
-def fill(log: EventLog, searches: int, *, seed: int = 0, exploration: bool = False) -> None:
-    world = World(seed)
-    events = []
-    for index in range(searches):
-        request_id = f"{seed}-{index:06d}"
-        events += world.decide(request_id, START + 60 * index, exploration=exploration)
-    log.append(events)
-
-
-def settings(**training: object) -> RankerSettings:
-    return RankerSettings.model_validate(
-        {
-            "feedback": {"examination_decay": DECAY},
-            "training": {
-                "min_decisions": 100,
-                "bootstrap_samples": 200,
-                "boosting": {"trees": 60, "depth": 4, "threads": 1},
-                **training,
-            },
-        }
-    )
+from ranker.training_set import read_training_set
+from tests.learning.click_world import DECAY, World, fill, settings
 
 
 @pytest.fixture(scope="module")
@@ -299,85 +197,6 @@ def test_too_few_exploration_clicks_leave_the_configured_decay(log: EventLog) ->
 
     assert found.decay == 0.2
     assert "0 engagements" in found.source
-
-
-def examples(tmp_path: Path, *events: Event, decision: Event) -> list[JudgedDecision]:
-    log = open_log("sqlite:log.db", tmp_path)
-    log.append([decision, *events])
-    options = settings()
-    data = read_training_set(log, options.feedback, options.training, lambda stage, share: None)
-    log.close()
-    return list(data.decisions)
-
-
-def test_features_are_those_of_the_decision_record_whatever_happened_since(
-    tmp_path: Path,
-) -> None:
-    decision = World(5).decide("r", START)[0]
-    logged = decision_pb2.Decision.FromString(decision.payload)
-
-    (example,) = examples(tmp_path, feedback("r", "item:2", START + 5), decision=decision)
-
-    assert example.features.tolist() == [list(d.features) for d in logged.displayed]
-    assert example.positions.tolist() == [d.position for d in logged.displayed]
-
-
-def test_labels_are_the_best_reward_or_else_the_worst(tmp_path: Path) -> None:
-    decision = World(5).decide("r", START)[0]
-    events = [
-        feedback("r", "item:0", START + 1, "DISLIKE"),
-        feedback("r", "item:0", START + 2, "SKIP"),
-        feedback("r", "item:3", START + 3, "SKIP"),
-        feedback("r", "item:3", START + 4, "PLAY"),
-        feedback("r", "item:3", START + 5, "CLICK"),
-    ]
-
-    (example,) = examples(tmp_path, *events, decision=decision)
-
-    assert example.rewards.tolist() == [-1.0, 0, 0, 1.0, 0, 0, 0, 0, 0, 0]
-
-
-def test_feedback_after_the_attribution_window_is_no_label(tmp_path: Path) -> None:
-    decision = World(5).decide("r", START)[0]
-
-    found = examples(tmp_path, feedback("r", "item:2", START + 90_000), decision=decision)
-
-    assert found == []
-
-
-def test_later_pages_are_not_learned_from(tmp_path: Path) -> None:
-    event = World(5).decide("r", START)[0]
-    page = decision_pb2.Decision.FromString(event.payload)
-    page.root_request_id = "first-page"
-    later = Event(Stream.DECISIONS, "r", page.SerializeToString(), START)
-
-    found = examples(tmp_path, feedback("r", "item:2", START + 5), decision=later)
-
-    assert found == []
-
-
-@pytest.mark.parametrize(
-    "other",
-    [{"feature_version": "v0"}, {"feature_names": [*NAMES[:-1], "renamed"]}],
-    ids=["version", "names"],
-)
-def test_decisions_with_other_features_than_the_latest_are_left_out(
-    tmp_path: Path, other: dict[str, object]
-) -> None:
-    world, log = World(5), open_log("sqlite:log.db", tmp_path)
-    latest = world.decide("latest", START + 60)[0]
-    changed = decision_pb2.Decision.FromString(world.decide("changed", START)[0].payload)
-    for name, value in other.items():
-        changed.ClearField(name)
-        changed.MergeFrom(decision_pb2.Decision(**{name: value}))
-    log.append([Event(Stream.DECISIONS, "changed", changed.SerializeToString(), START), latest])
-    log.append([feedback(name, "item:2", START + 65) for name in ("changed", "latest")])
-    options = settings()
-    data = read_training_set(log, options.feedback, options.training, lambda stage, share: None)
-    log.close()
-
-    assert [d.sequence for d in data.decisions] == [2]
-    assert data.unusable == {Unusable.OTHER_FEATURES: 1}
 
 
 def test_everything_held_out_is_newer_than_everything_trained_on(log: EventLog) -> None:
