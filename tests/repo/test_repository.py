@@ -68,6 +68,16 @@ def test_links_and_paths_in_documents_exist(document: Path):
             assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_tables_in_documents_stand_apart(document: Path):
+    tables = re.findall(r"(?:^\|.*\n)+", document.read_text(), re.MULTILINE)
+
+    for table in tables:
+        rules = [bool(re.fullmatch(r"\|(?:-+\|)+", row)) for row in table.splitlines()]
+        assert rules.index(True) == 1, table
+        assert rules.count(True) == 1, table
+
+
 def test_documents_that_code_and_settings_point_to_exist():
     folders = "bench config deploy evaluation forage generators helm orchestrator protos ranker"
     sources = [f for folder in folders.split() for f in (ROOT / folder).rglob("*.*")]
