@@ -20,6 +20,7 @@ import snowballstemmer
 from numpy.typing import NDArray
 
 from forage import wire
+from forage.catalog import years
 from forage.catalog.item import Item
 from forage.catalog.schema import Role, Schema
 from forage.errors import StartupError
@@ -80,9 +81,10 @@ class ItemCards:
         self.fields = tuple(
             name
             for name, attribute in schema.attributes.items()
-            if attribute.roles & {Role.TEXT, Role.ENTITY}
+            if attribute.roles & {Role.TEXT, Role.ENTITY, Role.NUMBER}
         )
-        """The attributes whose words and values are known, by `POSTING.field`."""
+        """The attributes whose words and values are known, by `POSTING.field`; of numbers, whole
+        years and decades."""
         self._lock = threading.Lock()
         self._cards: dict[str, Card] = {}
         self._terms: dict[str, int] = {}
@@ -224,12 +226,16 @@ class ItemCards:
         postings: list[tuple[int, int, int, int, float]] = []
         title, length = "", 0
         for field, name in enumerate(self.fields):
-            values = [(tokenize(str(v.value)), v.weight) for v in item.values(name)]
+            values = [
+                (tokenize(text), v.weight)
+                for v in item.values(name)
+                for text in years.spoken(v.value)
+            ]
             if name == schema.title and values:
                 title = " ".join(values[0][0])
             weights: dict[str, float] = {}
             counts: Counter[str] = Counter()
-            for words, weight in values:
+            for words, weight in () if schema.attributes[name].numeric else values:
                 counts.update(words)
                 for word in words:
                     weights[word] = max(weight, weights.get(word, 0.0))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from forage.catalog.schema import Role, Schema
 from forage.retrieval import QueryClass
 
-DEFINITIONS = 2
+DEFINITIONS = 3
 """Raised whenever the computation of a feature changes but its description does not."""
 FUSED_SCORE = "fusion.score"
 POSITION = "position"

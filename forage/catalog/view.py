@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from forage.catalog import years
 from forage.catalog.columns import Columns, item_columns, items_of
 from forage.catalog.compact import Compactor
 from forage.catalog.item import Item, Value
 from forage.catalog.postings import NumberColumn, Postings
 from forage.catalog.schema import Role, Schema
 from forage.errors import InvalidArgumentError
-from forage.retrieval import Filter
+from forage.retrieval import Filter, Interpretation
 
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 
 class CatalogView:
@@ -97,6 +100,30 @@ class CatalogView:
             for wanted in filters:
                 mask &= self._matching(wanted, size) != wanted.exclude
             return mask
+
+    def agreement(self, readings: Sequence[Interpretation]) -> Floats | None:
+        """Return the chance that items are of the years that readings name, by index, in [0, 1].
+
+        None if they name none. An item of other years keeps the chance that the words meant
+        something else, as in `Blade Runner 2049`; of several years any will do.
+        """
+        named: dict[tuple[str, float, float], float] = {}
+        for reading in readings:
+            for slot in reading.slots:
+                span = years.span(slot.value) if slot.attribute in self._numbers else None
+                confidence = reading.confidence * slot.confidence
+                if span is not None and confidence > 0:
+                    key = (slot.attribute, *span)
+                    named[key] = min(1.0, named.get(key, 0.0) + confidence)
+        if not named:
+            return None
+        with self._lock:
+            size = self.size
+            found = np.zeros(size, np.bool_)
+            for attribute, first, last in named:
+                found |= self._numbers[attribute].mask(first, last, size)
+        doubt = math.prod(1.0 - confidence for confidence in named.values())
+        return np.where(found, 1.0, doubt)
 
     def dump(self) -> Columns:
         """Return everything as columns; for the writer's thread."""

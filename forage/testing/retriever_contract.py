@@ -55,6 +55,8 @@ class RetrieverContract(ProjectionContract):
 
     complete = True
     """Whether a limit above the size of the catalogue returns all that can be found."""
+    heeds_years = True
+    """Whether years that a query names bring the items of those years to the front."""
 
     def test_hits_are_best_first_and_unique(self, shared_bench: Bench, query: Query) -> None:
         hits = shared_bench.retrieve(query).hits
@@ -128,6 +130,44 @@ class RetrieverContract(ProjectionContract):
 
         wanted = {i for i in everything if matches(shared_bench.items[i], filters)}
         assert wanted <= set(found)
+
+    @pytest.mark.parametrize(
+        ("years", "films"),
+        [
+            ("1994", {"film:the-lantern-keeper"}),
+            ("1990..1999", {"film:the-lantern-keeper", "film:café-nocturne"}),
+            ("2010..2019", {"film:a-quiet-orbit", "film:the-last-cartographer"}),
+        ],
+    )
+    def test_items_of_the_years_that_a_query_names_come_first(
+        self, shared_bench: Bench, years: str, films: set[str]
+    ) -> None:
+        if not self.heeds_years:
+            pytest.skip("this generator does not know years")
+        slots = (
+            Slot("cast", "Mara Ellwood", 1.0, "person:mara-ellwood", 0, 2),
+            Slot("year", years, 1.0, "", 2, 3),
+        )
+        query = replace(
+            text_query(f"mara ellwood {years[:4]}"),
+            interpretations=(Interpretation(slots, "", 1.0),),
+            filters=(Filter("kind", ("film",)),),
+        )
+
+        found = ids(shared_bench.retrieve(query).hits)
+
+        assert set(found[: len(films)]) == films
+
+    @pytest.mark.parametrize("years", ["0994", "1999..1990", "1990..", "nineties", "2000..2000000"])
+    def test_what_is_no_year_changes_nothing(
+        self, shared_bench: Bench, query: Query, years: str
+    ) -> None:
+        named = query.interpretations[0] if query.interpretations else Interpretation((), "", 1.0)
+        odd = replace(named, slots=(*named.slots, Slot("year", years, 0.5, "", 6, 7)))
+
+        found = ids(shared_bench.retrieve(replace(query, interpretations=(odd,))).hits)
+
+        assert found == ids(shared_bench.retrieve(replace(query, interpretations=(named,))).hits)
 
     def test_a_passed_deadline_is_an_error(self, generator: Generator, query: Query) -> None:
         with pytest.raises(DeadlineExceededError):

@@ -127,6 +127,10 @@ class ExplorationIndex:
                 self._read(reading, found)
             np.maximum(found, self._matched(tokens, size), out=found)
             np.maximum(found, self._related(liked, size), out=found)
+            agreement = self._view.agreement(query.interpretations)
+            if agreement is not None:
+                # Years narrow what else is named; where nothing else is, they are what is named.
+                found = found * agreement if found.any() else (agreement == 1.0).astype(float)
             found *= 1.0 + taste_weight * taste
         else:
             found = 1.0 + taste_weight * taste

@@ -133,6 +133,7 @@ class GraphRetriever:
         """Return the items nearest to the seeds that satisfy the filters."""
         deadline.check()
         mask = self._view.filter(query.filters)
+        agreement = self._view.agreement(query.interpretations)
         seeds = seeds_of(query, self._settings, self._nodes)
         if not seeds:
             return Retrieval(())
@@ -144,6 +145,8 @@ class GraphRetriever:
             walks = list(self._walks(graph, seeds, deadline))
             nodes = _reached(walks)
             scores = self._joined(graph, seeds, walks, nodes)
+            if agreement is not None:
+                _agree(scores, nodes, relations, agreement)
             chosen = self._best(nodes, scores, relations, mask, seeds, limit)
             deadline.check()
             paths = (
@@ -238,6 +241,14 @@ def _chosen_together(graph: CombinedGraph, group: SeedGroup) -> Walk:
     distance = np.where(mass > 0, 1, -1).astype(np.int16)
     distance[group.nodes] = 0
     return Walk(mass, distance, np.flatnonzero(distance >= 0))
+
+
+def _agree(scores: Floats, nodes: Nodes, relations: RelationSnapshot, agreement: Floats) -> None:
+    """Multiply the scores of `nodes` that are items by how well they agree with named years."""
+    known = np.searchsorted(nodes, len(relations.view_index))
+    index = relations.view_index[nodes[:known]]
+    places = np.flatnonzero((index >= 0) & (index < len(agreement)))
+    scores[places] *= agreement[index[places]]
 
 
 def _reached(walks: Sequence[Walk]) -> Nodes:

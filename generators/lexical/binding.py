@@ -220,6 +220,8 @@ class _Binding:
             if attribute in layout.texts:
                 boost = layout.boosts[layout.texts.index(attribute)]
             yield value_term(value), layout.value_field(attribute), boost
+        if attribute in layout.numbers:
+            return
         if attribute in layout.values or attribute == layout.title:
             title_boost = layout.boosts[layout.texts.index(layout.title)]
             yield title_term(words(value)), layout.title_field, title_boost

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 
+from forage.catalog import years
 from forage.catalog.item import Item
 from forage.catalog.schema import Role, Schema
 from generators.lexical.analysis import item_term, title_term, value_term, words
@@ -18,8 +19,9 @@ class Layout:
     """The fields of the index.
 
     *Text* fields hold tokens with positions and are scored by BM25. *Value* fields hold whole
-    keyword values, each as one term, for filters and slots. *Number* fields are for ranges. The
-    scored fields are numbered: texts first, then values, then the title as a whole.
+    keyword values, each as one term, for filters and slots, and the years and decades of numbers,
+    for slots. *Number* fields are for ranges. The scored fields are numbered: texts first, then
+    values, then the title as a whole.
     """
 
     texts: tuple[str, ...]
@@ -38,7 +40,9 @@ class Layout:
     def of(cls, schema: Schema) -> Layout:
         """Return the layout for a schema."""
         texts = schema.with_role(Role.TEXT)
-        values = schema.with_role(Role.KEYWORD)
+        values = tuple(
+            n for n, a in schema.attributes.items() if a.roles & {Role.KEYWORD, Role.NUMBER}
+        )
         numbers = tuple(n for n, a in schema.attributes.items() if a.numeric)
         return cls(
             texts=texts,
@@ -126,8 +130,9 @@ def document(item: Item, row: int, layout: Layout) -> Document:
     for name in layout.values:
         weights = values.setdefault(name, {})
         for value in item.values(name):
-            term = value_term(str(value.value))
-            weights[term] = max(value.weight, weights.get(term, 0.0))
+            for text in years.spoken(value.value):
+                term = value_term(text)
+                weights[term] = max(value.weight, weights.get(term, 0.0))
             if value.item_id:
                 named.setdefault(name, []).append(item_term(value.item_id))
     popularity = item.number(layout.popularity) if layout.popularity else None

@@ -70,6 +70,7 @@ class Backoff:
         self._settings = settings
         self._rows = rows
         self._allowed: Mask = np.zeros(0, np.bool_)
+        self._agreement: Floats | None = None
         self.board = self._new_board()
         self.indices: Integers = np.zeros(0, np.int64)
         """In the catalogue view, of the item of each row."""
@@ -99,6 +100,7 @@ class Backoff:
     def _begin(self) -> None:
         """Take the catalogue as it is now, and give the items found so far their rows again."""
         self._allowed = self._view.filter(self._query.filters)
+        self._agreement = self._view.agreement(self._query.interpretations)
         self._rows.clear(self._view.size)
         self._rows.numbers(self.indices)
 
@@ -178,13 +180,18 @@ class Backoff:
         self.board.propose(rows, variant.confidence * scores, lambda row, place: board.explain(row))
 
     def _read(self, reading: Interpretation) -> None:
-        """Combine the slots of a reading: any of them may be what the user cares for."""
+        """Combine the slots of a reading: whoever has most of what is named comes first.
+
+        What fits best keeps the chance that any of its slots gives it. The others keep the share
+        of it that they fit next to the best; years that are named narrow what other slots find.
+        """
         slots = [slot for slot in reading.slots if slot.confidence > 0]
         boards = [self._slot(slot) for slot in slots]
-        missed = np.ones(len(self._rows))
+        missed, fit = np.ones(len(self._rows)), np.zeros(len(self._rows))
         for slot, board in zip(slots, boards, strict=True):
             rows, scores = board.found()
             missed[rows] *= 1.0 - min(1.0, slot.confidence) * scores
+            fit[rows] += slot.confidence
             self.board.scanned += board.scanned
         found = np.flatnonzero(missed < 1.0)
 
@@ -194,8 +201,11 @@ class Backoff:
             name = f"{slots[best].attribute}: {slots[best].value}"
             return "slot", detail if kind == "query" else name
 
+        if self._agreement is not None:
+            fit *= self._agreement[self._rows.members]
         confidence = _SLOT * min(1.0, max(0.0, reading.confidence))
-        self.board.propose(found, confidence * (1.0 - missed[found]), explain)
+        chances = confidence * (1.0 - missed[found]) * fit[found] / fit[found].max(initial=1e-9)
+        self.board.propose(found, chances, explain)
 
     def _slot(self, slot: Slot) -> Board:
         board = self._new_board()

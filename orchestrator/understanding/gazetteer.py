@@ -12,7 +12,7 @@ from typing import TypeVar
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from forage.catalog import Item, Role, Schema
+from forage.catalog import Item, Role, Schema, years
 from forage.text import tokenize
 
 MAX_NAME_TOKENS = 8
@@ -204,7 +204,7 @@ class Gazetteer:
                 valued.append((attribute, value))
         for attribute in self._schema.with_role(Role.NUMBER):
             number = item.number(attribute)
-            if number is not None and number.is_integer() and 1000 <= number <= 2999:
+            if number is not None and years.is_year(number):
                 self._years[attribute][number] += 1
                 valued.append((attribute, number))
         if valued:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from forage.catalog import years
 from forage.retrieval import Slot
 from forage.settings import Settings
 from orchestrator.understanding.gazetteer import MAX_NAME_TOKENS, Gazetteer, Meaning
@@ -172,7 +173,7 @@ class Reader:
             if decade:
                 first = int(decade[1]) * 10 if decade[1] else 1900 + int(decade[2]) * 10
                 if low <= first + 9 and first <= high:
-                    slots.append(Slot(attribute, f"{first}..{first + 9}", 0.9, "", start, end))
+                    slots.append(Slot(attribute, years.decade(first), 0.9, "", start, end))
         return slots
 
 

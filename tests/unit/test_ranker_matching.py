@@ -119,3 +119,18 @@ def test_the_best_stretch_of_a_long_query_is_compared_with_the_title(ranker: Ran
 
     assert row["title.part_similarity"] > 0.8
     assert row["title.similarity"] < 0.6
+
+
+def test_years_and_decades_are_slots_too(ranker: Ranker) -> None:
+    year, decade = (
+        query_pb2.Slot(attribute="year", value=value, confidence=0.9, end=1)
+        for value in ("1994", "1980..1989")
+    )
+
+    rows = {
+        slot.value: ranker.rows(request(query("films", slot), KEEPER, MOON))
+        for slot in (year, decade)
+    }
+
+    assert [row["slots.matched"] for row in rows["1994"]] == pytest.approx([1, 0])
+    assert [row["slots.matched"] for row in rows["1980..1989"]] == pytest.approx([0, 1])
