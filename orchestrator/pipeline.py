@@ -244,10 +244,7 @@ class Pipeline:
 
     def _fuse(self, planned: Planned, found: list[Outcome]) -> list[fusion.Candidate]:
         hits = {o.generator: o.hits for o in found if o.answered}
-        believed = planned.choice.p_hit[:, -1]
-        weights = dict(zip(planned.context.generators, believed.tolist(), strict=True))
-        if not any(weights.values()):
-            weights = {name: target.hit_rate for name, target in self._settings.generators.items()}
+        weights = self._parts.planner.weights(planned)
         return fusion.fuse(hits, weights, k=self._settings.fusion_k)
 
     def _place(self, ranked: Ranked, query: Query, request: Request) -> list[slots.Placed]:

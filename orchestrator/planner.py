@@ -37,6 +37,8 @@ from orchestrator.context import FEATURE_VERSION, FEATURES
 from orchestrator.settings import POLICIES, OrchestratorSettings, PlanSettings
 from orchestrator.slots import EXPLORATION, given_away
 
+_LEAST_WEIGHT = 0.01
+"""Of a generator in fusion: one that nothing speaks for still orders what it alone has found."""
 LEARNED_POLICIES = ("thompson", "epsilon_greedy", "lints")
 _SOURCES = {UNIFORM: plan_pb2.PLAN_SOURCE_UNIFORM, FULL: plan_pb2.PLAN_SOURCE_FULL}
 
@@ -193,6 +195,19 @@ class Planner:
             policy = planned.versioned.policies[name]
             components.append((share, policy.distribution(context, rng, draws)))
         return mixture_propensity(components, planned.choice.action, self._levels.count)
+
+    @staticmethod
+    def weights(planned: Planned) -> dict[str, float]:
+        """Return what each generator's order is worth in fusion, in (0, 1].
+
+        It is the chance that the list at the smallest fan-out has the wanted item, whatever the
+        others find. Hazards would not do: they tell what a generator *adds*, and one that finds
+        what all find adds nothing, however good its order is (docs/adr/0021-years-and-trust.md).
+        """
+        context, snapshot = planned.context, planned.versioned.snapshot
+        finds, _ = snapshot.linear.moments(context.generators, context.phi)
+        trusted = np.clip(finds[:, 0], _LEAST_WEIGHT, 1.0)
+        return dict(zip(context.generators, trusted.tolist(), strict=True))
 
     def regret(self, planned: Planned) -> float:
         """Return the expected net reward, by the posterior mean, that a better plan would add.
