@@ -1,7 +1,8 @@
 """Simulated users of the demo: they want something, look down the page, and click what fits.
 
 They are honest about being simulated: each wants one film or a few, types a title, a name, a
-misspelling or a theme, looks at position k with probability k^-0.7, and clicks what it wanted.
+misspelling or a theme, or opens the front page, which shows films; it looks at position k with
+probability k^-0.7, and clicks what it wanted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from forage.catalog import Item
 from forage.client import Client, SearchPage
 from forage.errors import ForageError
+from forage.retrieval import Filter
 
 _EXAMINATION_DECAY = 0.7
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -31,6 +33,7 @@ class Intent:
     text: str
     wanted: frozenset[str]
     user_id: str
+    filters: tuple[Filter, ...] = ()
 
 
 @dataclass(slots=True)
@@ -102,7 +105,7 @@ def _intent(
         return Intent(kind, f"{genre.lower()} {decade}s", wanted | {film.item_id}, user_id)
     if kind == "browse":
         popular = frozenset(f.item_id for f in films if (f.number("popularity") or 0) > 0.85)
-        return Intent(kind, "", popular, user_id)
+        return Intent(kind, "", popular, user_id, (Filter("kind", ("film",)),))
     if kind == "typo" and len(title) > 5:
         return Intent(kind, _misspell(title, rng), frozenset({film.item_id}), user_id)
     return Intent("title", title, frozenset({film.item_id}), user_id)
@@ -117,7 +120,7 @@ def _misspell(text: str, rng: np.random.Generator) -> str:
 
 def search(client: Client, intent: Intent, rng: np.random.Generator) -> Session:
     """Search as the intent says, look down the page, and give feedback on what was wanted."""
-    page = client.search(intent.text, user=intent.user_id)
+    page = client.search(intent.text, user=intent.user_id, filters=intent.filters)
     shown = [r for r in page if r.item.item_id in intent.wanted]
     looked = [r for r in shown if rng.random() < r.position**-_EXAMINATION_DECAY]
     if looked:
