@@ -125,7 +125,8 @@ def test_a_reader_keeps_the_graph_that_it_began_with() -> None:
     assert catalogue.index.snapshot.adjacency.edge_count < before.adjacency.edge_count
 
 
-def test_few_changes_correct_a_large_graph_and_many_build_it_anew() -> None:
+@pytest.mark.parametrize("at_once", [497, 7])
+def test_few_changes_correct_a_large_graph_and_many_build_it_anew(at_once: int) -> None:
     nodes = NodeTable()
     index = RelationIndex(nodes, {}, None)
     for n in range(2_000):
@@ -144,6 +145,7 @@ def test_few_changes_correct_a_large_graph_and_many_build_it_anew() -> None:
     assert index.snapshot.adjacency._targets is compressed
     assert index.snapshot.adjacency.edge_count == 10_000 - 3 * 4
 
-    change(range(3, 500))
+    for first in range(3, 500, at_once):
+        change(range(first, first + at_once))
     assert index.snapshot.adjacency._targets is not compressed
     assert index.snapshot.adjacency.edge_count == 10_000 - 500 * 4
