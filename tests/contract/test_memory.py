@@ -167,6 +167,22 @@ class TestMemory(RetrieverContract):
 
         assert bench.retrieve(replace(query, filters=films)).hits[0].item_id == FESTIVAL
 
+    def test_an_item_that_fits_half_of_what_is_named_keeps_half_its_chance(
+        self, bench: Bench
+    ) -> None:
+        priya = Slot("cast", "Priya Valdane", 0.9, "person:priya-valdane", 0, 1)
+        ines = Slot("director", "Ines Quillfeather", 0.9, "person:ines-quillfeather", 1, 2)
+
+        def scores(*slots: Slot) -> dict[str, float]:
+            reading = (Interpretation(slots, "", 1.0),)
+            hits = bench.retrieve(replace(text_query("who"), interpretations=reading)).hits
+            return {hit.item_id: hit.score for hit in hits}
+
+        alone, both = scores(priya), scores(priya, ines)
+
+        assert both[ORBIT] == pytest.approx(alone[ORBIT] / 2)
+        assert both[FESTIVAL] > alone[FESTIVAL]
+
     def test_memory_fades_with_time(self, bench: Bench) -> None:
         query = replace(text_query("quiet evening"), time=NOW)
         show(bench, query, [ORBIT, RUNNERS], RUNNERS, kind="play", times=4)
