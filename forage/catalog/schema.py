@@ -25,7 +25,7 @@ class Role(StrEnum):
     ENTITY = "entity"
     """Known to query understanding, and an edge of the graph when the value names an item."""
     NUMBER = "number"
-    """Filtered by range."""
+    """Filtered by range; whole ones from 1000 to 2999 are years, which queries may name."""
     TIME = "time"
     """Seconds since the epoch (imports take ISO 8601); filtered by range; gives freshness."""
     POPULARITY = "popularity"
