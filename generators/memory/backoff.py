@@ -70,7 +70,6 @@ class Backoff:
         self._settings = settings
         self._rows = rows
         self._allowed: Mask = np.zeros(0, np.bool_)
-        self._agreement: Floats | None = None
         self.board = self._new_board()
         self.indices: Integers = np.zeros(0, np.int64)
         """In the catalogue view, of the item of each row."""
@@ -83,8 +82,9 @@ class Backoff:
     def look(self) -> None:
         """Fill the board from all sources but neighbours."""
         self._begin()
+        agreement = self._view.agreement(self._query.interpretations)
         for reading in self._query.interpretations[:_READINGS]:
-            self._read(reading)
+            self._read(reading, agreement)
         predictions, queries = self._index.predictions, self._learner.queries
         for variant in variants(
             self._query.tokens or tokenize(self._query.text),
@@ -100,7 +100,6 @@ class Backoff:
     def _begin(self) -> None:
         """Take the catalogue as it is now, and give the items found so far their rows again."""
         self._allowed = self._view.filter(self._query.filters)
-        self._agreement = self._view.agreement(self._query.interpretations)
         self._rows.clear(self._view.size)
         self._rows.numbers(self.indices)
 
@@ -179,7 +178,7 @@ class Backoff:
         self.board.scanned += board.scanned
         self.board.propose(rows, variant.confidence * scores, lambda row, place: board.explain(row))
 
-    def _read(self, reading: Interpretation) -> None:
+    def _read(self, reading: Interpretation, agreement: Floats | None) -> None:
         """Combine the slots of a reading: whoever has most of what is named comes first.
 
         What fits best keeps the chance that any of its slots gives it. The others keep the share
@@ -201,8 +200,8 @@ class Backoff:
             name = f"{slots[best].attribute}: {slots[best].value}"
             return "slot", detail if kind == "query" else name
 
-        if self._agreement is not None:
-            fit *= self._agreement[self._rows.members]
+        if agreement is not None:
+            fit *= agreement[self._rows.members]
         confidence = _SLOT * min(1.0, max(0.0, reading.confidence))
         chances = confidence * (1.0 - missed[found]) * fit[found] / fit[found].max(initial=1e-9)
         self.board.propose(found, chances, explain)

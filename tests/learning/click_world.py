@@ -8,7 +8,8 @@ import numpy as np
 
 from forage import wire
 from forage.log import Event, EventLog, Stream
-from forage.v1 import decision_pb2, feedback_service_pb2, query_pb2
+from forage.testing import interactions
+from forage.v1 import decision_pb2, query_pb2
 from ranker.settings import RankerSettings
 
 NAMES = ("fusion.score", "habit", "text", "taste", "noise", "position")
@@ -78,14 +79,7 @@ class World:
 
 def feedback(request_id: str, item_id: str, time: float, kind: str = "CLICK") -> Event:
     event_id = f"{request_id}/{item_id}/{kind}"
-    event = feedback_service_pb2.FeedbackEvent(
-        event_id=event_id,
-        request_id=request_id,
-        item_id=item_id,
-        kind=feedback_service_pb2.FeedbackKind.Value(f"FEEDBACK_KIND_{kind}"),
-        time=wire.timestamp(time),
-    )
-    return Event(Stream.FEEDBACK, event_id, event.SerializeToString(), time)
+    return interactions.feedback(event_id, request_id, item_id, time=time, kind=kind)
 
 
 def fill(log: EventLog, searches: int, *, seed: int = 0, exploration: bool = False) -> None:
