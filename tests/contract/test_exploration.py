@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from forage.catalog import matches
 from forage.catalog.item import Item, Value
 from forage.log import Topic
 from forage.retrieval import Filter, Interpretation, Query, Slot, UserContext
@@ -52,6 +53,17 @@ class TestExploration(RetrieverContract):
         slot = Slot("cast", "Mara Ellwood", 0.9, "person:mara-ellwood", 0, 2)
         reading = Interpretation((slot,), "lantern", 0.9)
         return replace(text_query("mara ellwood lantern"), interpretations=(reading,))
+
+    def test_years_alone_name_the_items_of_those_years(self, shared_bench: Bench) -> None:
+        reading = Interpretation((Slot("year", "1990..1999", 0.9, "", 0, 1),), "", 0.9)
+
+        found = shared_bench.retrieve(
+            replace(text_query("1990s"), interpretations=(reading,)), limit=50
+        )
+
+        nineties = (Filter("year", minimum=1990.0, maximum=1999.0),)
+        items = shared_bench.items.values()
+        assert set(ids(found.hits)) == {i.item_id for i in items if matches(i, nineties)}
 
     def test_a_seed_gives_one_answer_and_another_seed_another(self, shared_bench: Bench) -> None:
         query = Query(time=NOW)

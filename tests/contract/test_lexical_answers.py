@@ -137,6 +137,28 @@ def test_a_slot_finds_what_the_words_do_not(shared: Bench) -> None:
     assert "film:copper-moon-rising" in found
 
 
+def test_years_alone_find_the_items_of_those_years(shared: Bench) -> None:
+    found = ids(shared, "nineties", interpretations=reading(Slot("year", "1990..1999", 0.9)))
+
+    nineties = [f for f in catalog.items() if 1990 <= (f.number("year") or 0) <= 1999]
+    assert set(found) == {film.item_id for film in nineties}
+
+
+def test_a_year_is_no_title(tmp_path: Path) -> None:
+    # The bonus of a whole title grows with all that the query weighs, so it is left out.
+    bench = make_bench(tmp_path, title_exact=0)
+    bench.upsert(*catalog.items())
+    bench.start()
+    bench.upsert(Item("film:1994", "film", {"title": (Value("1994"),), "year": (Value(2021.0),)}))
+
+    def score(*slots: Slot) -> float:
+        found = hits(bench, "1994", interpretations=reading(*slots))
+        return next(hit.score for hit in found if hit.item_id == "film:1994")
+
+    assert score(Slot("year", "1994", 0.9)) == score()
+    bench.close()
+
+
 def test_a_surer_slot_counts_more(shared: Bench) -> None:
     def score(confidence: float) -> float:
         slots = reading(Slot("genre", "western", confidence))
