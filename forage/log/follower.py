@@ -58,13 +58,15 @@ class Follower:
         batch: int = 1000,
         checkpoint_every_s: float = 2.0,
         checkpoint_every_records: int = 20_000,
+        linger_s: float = 0.2,
         snapshots: IndexSnapshots | None = None,
     ) -> None:
         """Prepare to follow; nothing is read before `start`.
 
         A batch has at most `batch` records. State is made durable when either of the two limits
-        is reached. With `snapshots`, projections without state start from one, and new ones are
-        published.
+        is reached. New interactions are left to gather for `linger_s` before they are read, once
+        the projection is up to date. With `snapshots`, projections without state start from one,
+        and new ones are published.
         """
         self._log = log
         self._progress = threading.Condition()
@@ -73,7 +75,7 @@ class Follower:
         """Set once every projection has reached the head that was seen at start."""
         if batch < 1:
             raise ValueError(f"batch is {batch}, must be at least 1")
-        pace = Pace(batch, checkpoint_every_s, checkpoint_every_records)
+        pace = Pace(batch, checkpoint_every_s, checkpoint_every_records, linger_s)
         callbacks = Callbacks(self._stopping, self._report_progress)
         self._tails = {p.name: Tail(log, p, pace, callbacks) for p in projections}
         if len(self._tails) != len(projections):

@@ -17,7 +17,6 @@ from forage.log.projection import Projection
 from forage.log.snapshots import IndexSnapshots
 
 _WAIT_S = 0.25
-_LINGER_S = 0.2
 _FIRST_BACKOFF_S = 0.1
 _LAST_BACKOFF_S = 5.0
 _SAY_WAITING_S = 60.0
@@ -32,6 +31,7 @@ class Pace:
     batch: int
     checkpoint_every_s: float
     checkpoint_every_records: int
+    linger_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Tail(threading.Thread):
             return
         if self.ready and topic is Topic.INTERACTIONS:
             # Nobody waits for these; a few together cost one wake-up instead of many.
-            self._callbacks.stopping.wait(_LINGER_S)
+            self._callbacks.stopping.wait(self._pace.linger_s)
         # The head is read first: whatever is up to it and not among the records read is not
         # for this projection, so it counts as applied.
         head = log.head(topic)

@@ -91,6 +91,7 @@ class Bench:
         self._follower = Follower(
             self.log,
             self._generator.projections,
+            linger_s=0,
             snapshots=self.snapshots() if snapshots else None,
         )
         self._follower.start()

@@ -29,7 +29,7 @@ def test_the_version_is_the_same_in_every_process() -> None:
         "print(generator_version(find('lexical').settings(), catalog.SCHEMA, 1))"
     )
     versions = set()
-    for seed in ("1", "2", "3", "4"):
+    for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         done = subprocess.run(
             [sys.executable, "-c", code],
