@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
+from forage.catalog import years
 from forage.catalog.schema import Role, Schema
 from forage.retrieval import Query, Slot
 from forage.text import tokenize
@@ -193,10 +194,10 @@ class Matcher:
         total = np.zeros(postings.items)
         for slot in slots:
             field = self._fields.get(slot.attribute, -1)
-            term = self._cards.term(" ".join(tokenize(slot.value)))
-            at = np.flatnonzero(
-                (postings.term == term) & (postings.field == field) & postings.whole
-            )
+            held = np.zeros(len(postings.term), bool)
+            for value in years.parts(slot.value):
+                held |= postings.term == self._cards.term(" ".join(tokenize(value)))
+            at = np.flatnonzero(held & (postings.field == field) & postings.whole)
             total[postings.row[at]] += slot.confidence * postings.weight[at]
         return total / max(sum(slot.confidence for slot in slots), 1e-6)
 

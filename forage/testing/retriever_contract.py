@@ -137,6 +137,8 @@ class RetrieverContract(ProjectionContract):
             ("1994", {"film:the-lantern-keeper"}),
             ("1990..1999", {"film:the-lantern-keeper", "film:café-nocturne"}),
             ("2010..2019", {"film:a-quiet-orbit", "film:the-last-cartographer"}),
+            ("1979..1994", {"film:iron-harvest-song", "film:the-lantern-keeper"}),
+            ("1995..2009", {"film:café-nocturne", "film:the-paper-orchestra"}),
         ],
     )
     def test_items_of_the_years_that_a_query_names_come_first(

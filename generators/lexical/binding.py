@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from forage.catalog import years
 from forage.retrieval import Interpretation
 from generators.lexical.analysis import title_term, value_term, words
 from generators.lexical.clauses import (
@@ -196,35 +197,41 @@ class _Binding:
             for slot in reading.slots:
                 slot_key = (slot.attribute, slot.value)
                 confidence = slot.confidence * reading.confidence
-                confidences[slot_key] = max(confidence, confidences.get(slot_key, 0.0))
+                confidences[slot_key] = min(1.0, confidences.get(slot_key, 0.0) + confidence)
         for (attribute, value), confidence in sorted(confidences.items()):
             worth = self._settings.slot_boost * confidence
             # An entity is also an item of its own, which bears the value as its title.
-            for term, field, boost in self._slot_terms(attribute, value):
-                token = self._known.vocabulary.number(term)
-                frequency = 0 if token is None else self._known.frequency(token, field)
-                if token is None or not frequency or worth <= 0:
+            for terms, field, boost in self._slot_terms(attribute, value):
+                numbers = [(t, self._known.vocabulary.number(t)) for t in terms]
+                held = {t: n for t, n in numbers if n is not None}
+                frequency = sum(self._known.frequency(n, field) for n in held.values())
+                if not frequency or worth <= 0:
                     continue
                 score = worth * boost * idf(self._known.items, frequency)
-                key = token * self._layout.fields + field
-                self.weights[key] = score + self.weights.get(key, 0.0)
+                for number in held.values():
+                    key = number * self._layout.fields + field
+                    self.weights[key] = score + self.weights.get(key, 0.0)
                 if field == self._layout.title_field:
-                    yield HasTitle(term, score)
+                    yield from (HasTitle(term, score) for term in held)
                 else:
-                    yield HasValue(attribute, (term,), score)
+                    yield HasValue(attribute, tuple(held), score)
 
-    def _slot_terms(self, attribute: str, value: str) -> Iterable[tuple[str, int, float]]:
+    def _slot_terms(
+        self, attribute: str, value: str
+    ) -> Iterable[tuple[tuple[str, ...], int, float]]:
+        """Yield terms of which an item with the value has one, their field, and its boost."""
         layout = self._layout
         if attribute in layout.values:
             boost = 1.0
             if attribute in layout.texts:
                 boost = layout.boosts[layout.texts.index(attribute)]
-            yield value_term(value), layout.value_field(attribute), boost
+            terms = (value,) if attribute not in layout.numbers else years.parts(value)
+            yield tuple(map(value_term, terms)), layout.value_field(attribute), boost
         if attribute in layout.numbers:
             return
         if attribute in layout.values or attribute == layout.title:
             title_boost = layout.boosts[layout.texts.index(layout.title)]
-            yield title_term(words(value)), layout.title_field, title_boost
+            yield (title_term(words(value)),), layout.title_field, title_boost
 
     def exact_title(self, term: str, score: float) -> list[Clause]:
         """Return the clause for items whose whole title was typed, worth `score` more."""

@@ -51,7 +51,7 @@ class LexicalSettings(GeneratorSettings):
     """ISO 639-1 code of the catalogue's language, whose Snowball stemmer is used."""
     popularity_weight: float = Field(default=1.0, ge=0, le=14)
     """w of the popularity prior: a score is multiplied by log2(2 + w * popularity)."""
-    slot_boost: float = Field(default=1.0, ge=0, le=100)
+    slot_boost: float = Field(default=3.0, ge=0, le=100)
     """Multiplies the score of values that query understanding read in the query."""
     title_exact: float = Field(default=1.0, ge=0, le=10)
     """1 puts items whose whole title was typed first, whatever their popularity; 0 is neutral."""

@@ -17,6 +17,8 @@ from forage.text import tokenize
 
 MAX_NAME_TOKENS = 8
 _MAX_POSTINGS = 400
+_FEW = 10
+"""A stretch of words in more names than this tells little of which is meant."""
 _ARTICLES = frozenset({"a", "an", "the"})
 _Counted = TypeVar("_Counted", bound=Hashable)
 
@@ -51,6 +53,8 @@ class Gazetteer:
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
+        self.title = schema.title
+        """The attribute of items' own names."""
         self._keywords = tuple(
             n for n, a in schema.attributes.items() if Role.KEYWORD in a.roles and not a.kind
         )
@@ -112,13 +116,14 @@ class Gazetteer:
         """Return (meaning, coverage) for names that hold all the words, best first.
 
         Coverage is the share of the name's words, in (0, 1]; a name that begins with two or more
-        of the words counts for more.
+        of the words counts for more, and words that many names hold, such as `films`, for less.
         """
         with self._lock:
             postings = sorted((self._by_token.get(w, {}) for w in set(words)), key=len)
             if not postings or not postings[0] or len(postings[0]) > _MAX_POSTINGS:
                 return []
             keys = [k for k in postings[0] if all(k in p for p in postings[1:])]
+            telling = min(1.0, _FEW / max(1, len(keys)))
             scored: list[tuple[Meaning, float]] = []
             beginning = " ".join(words) + " "
             for key in keys:
@@ -126,6 +131,8 @@ class Gazetteer:
                 if len(words) > 1 and key.startswith(beginning):
                     # People type the beginning of a long title, not a part of it.
                     coverage = (1 + coverage) / 2
+                if coverage < 1:
+                    coverage *= telling
                 scored.extend(
                     (self._attributed(m), coverage) for m in self._names.get(key, {}).values()
                 )

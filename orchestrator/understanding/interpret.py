@@ -38,7 +38,7 @@ class UnderstandingSettings(ReadingSettings):
     sentence_partial_factor: float = Field(default=0.1, ge=0.01, le=1)
     """In a sentence, the factor of a reading as part of a longer name."""
     sentence_short_factor: float = Field(default=0.3, ge=0.01, le=1)
-    """In a sentence, the factor of a reading as a title of one word."""
+    """In a sentence, the factor of a reading as a title of one word, function words aside."""
 
 
 _MOST_TOKENS = 32
@@ -109,16 +109,11 @@ class Understanding:
         `language` tells function words apart, which matter in sentences only.
         """
         read = tokens[:_MOST_TOKENS]
-        readings = Reader(self._gazetteer, self._settings, read).readings()
         settings = self._settings
+        function_words = stoplists.get(language, frozenset[str]())
+        readings = Reader(self._gazetteer, settings, read, function_words).readings()
         sentence = len(read) >= settings.sentence_tokens
-        function_words = stoplists.get(language, frozenset[str]()) if sentence else ()
-        unexplained = [
-            _FUNCTION_WORD
-            if token in function_words
-            else (settings.sentence_residual_factor if sentence else settings.residual_factor)
-            for token in read
-        ]
+        unexplained = [self._unexplained(token, function_words, sentence) for token in read]
         beams: list[list[_Beam]] = [[] for _ in range(len(read) + 1)]
         beams[0] = [(1.0, ())]
         width = settings.interpretations * 2
@@ -141,16 +136,25 @@ class Understanding:
             Interpretation(slots, _residual(tokens, slots), score / total) for score, slots in kept
         )
 
+    def _unexplained(self, token: str, function_words: Collection[str], sentence: bool) -> float:
+        """Return the factor of an interpretation that leaves a word unexplained."""
+        if not sentence:
+            return self._settings.residual_factor
+        return (
+            _FUNCTION_WORD if token in function_words else self._settings.sentence_residual_factor
+        )
+
     def _plausible(
         self, slot: Slot, read: tuple[str, ...], function_words: Collection[str]
     ) -> float:
         """Return how much a reading is worth in a sentence, where chance matches abound."""
         words = read[slot.start : slot.end]
-        if all(word in function_words for word in words):
+        content = sum(word not in function_words for word in words)
+        if not content:
             return _FUNCTION_NAME
         if slot.item_id and len(slot.value.split()) > len(words):
             return self._settings.sentence_partial_factor
-        short = len(words) == 1 and slot.attribute == self._schema.title
+        short = content == 1 and slot.attribute == self._schema.title
         return self._settings.sentence_short_factor if short else 1.0
 
     def _repeated(self, slot: Slot, slots: tuple[Slot, ...]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -11,9 +11,9 @@ from forage.catalog import years
 from forage.retrieval import Slot
 from forage.settings import Settings
 from orchestrator.understanding.gazetteer import MAX_NAME_TOKENS, Gazetteer, Meaning
+from orchestrator.understanding.periods import period
 
-_DECADE = re.compile(r"^(?:(\d{3})0s|(\d)0s)$")
-_YEAR = re.compile(r"^[12]\d{3}$")
+_PLURALS = (("ies", "y"), ("es", ""), ("s", ""))
 _SURE = 0.5
 """A reading above this needs no correction of its words."""
 _CORRECTED_WORDS = 4
@@ -32,6 +32,8 @@ class ReadingSettings(Settings):
     """How many meanings of one stretch of words are considered."""
     edit_factor: float = Field(default=0.7, gt=0, le=1)
     """Confidence is multiplied by this for every edit of a corrected word."""
+    plural_factor: float = Field(default=0.8, gt=0, le=1)
+    """Confidence is multiplied by this for a plural of a value; titles have none."""
     prefix_factor: float = Field(default=0.6, gt=0, le=1)
     """Confidence is multiplied by this for a word that was completed."""
 
@@ -46,11 +48,16 @@ class Reader:
     """Reads one query. Exact names first, for what they explain needs no correction."""
 
     def __init__(
-        self, gazetteer: Gazetteer, settings: ReadingSettings, tokens: tuple[str, ...]
+        self,
+        gazetteer: Gazetteer,
+        settings: ReadingSettings,
+        tokens: tuple[str, ...],
+        function_words: Collection[str],
     ) -> None:
         self._gazetteer = gazetteer
         self._settings = settings
         self._tokens = tokens
+        self._function_words = function_words
         self._known = {t: gazetteer.knows(t) for t in tokens}
         self._corrections: dict[str, list[_Spelling]] = {}
 
@@ -62,6 +69,7 @@ class Reader:
             for end in range(start + 1, min(len(self._tokens), start + MAX_NAME_TOKENS) + 1)
         ]
         exact = {span: self._exact(self._tokens[span[0] : span[1]], *span) for span in spans}
+        periods = self._periods(spans)
         explained = {
             index
             for (start, end), slots in exact.items()
@@ -70,7 +78,8 @@ class Reader:
         }
         readings: dict[int, list[Slot]] = {}
         for span in spans:
-            slots = [*exact[span], *self._inexact(span, exact[span], explained)]
+            said = periods.get(span, [])
+            slots = [*exact[span], *said, *self._inexact(span, [*exact[span], *said], explained)]
             if slots:
                 readings.setdefault(span[0], []).extend(self._best(slots))
         return readings
@@ -78,10 +87,11 @@ class Reader:
     def _inexact(self, span: tuple[int, int], exact: list[Slot], explained: set[int]) -> list[Slot]:
         start, end = span
         words = self._tokens[start:end]
-        slots = self._years(words[0], start, end) if end - start == 1 else []
         if explained.intersection(range(start, end)):
-            return slots
-        if not any(s.confidence > _SURE for s in (*exact, *slots)):
+            return []
+        slots: list[Slot] = []
+        if not any(s.confidence > _SURE for s in exact):
+            slots.extend(self._one_of_many(words, start, end))
             slots.extend(self._corrected(words, start, end))
         if not exact or len(words) <= 3:
             slots.extend(self._partial(words, start, end))
@@ -104,9 +114,28 @@ class Reader:
         sure = factor * (1.0 if len(words) > 1 else 0.85)
         return [_slot(m, sure * (0.5 + 0.5 * m.prior / total), start, end) for m in found]
 
+    def _one_of_many(self, words: tuple[str, ...], start: int, end: int) -> list[Slot]:
+        """Read an English plural, such as `comedies`, as the value it is a plural of."""
+        return [
+            slot
+            for ending, singular in _PLURALS
+            if words[-1].endswith(ending) and len(words[-1]) > len(ending) + 2
+            for slot in self._exact(
+                (*words[:-1], words[-1].removesuffix(ending) + singular),
+                start,
+                end,
+                self._settings.plural_factor,
+            )
+            if slot.attribute != self._gazetteer.title
+        ]
+
     def _corrected(self, words: tuple[str, ...], start: int, end: int) -> list[Slot]:
-        """Read misspelt names; a word that is in some name is corrected only beside others."""
-        if len(words) > _CORRECTED_WORDS or (len(words) == 1 and self._known[words[0]]):
+        """Read misspelt names; a word that is in some name is corrected only beside others.
+
+        Function words do not count as others: "the main" is not `The Man`.
+        """
+        known = all(self._known[word] for word in words)
+        if len(words) > _CORRECTED_WORDS or (known and self._content(words) < 2):
             return []
         choices: list[tuple[tuple[str, ...], int]] = [((), 0)]
         for word in words:
@@ -123,6 +152,10 @@ class Reader:
                 slots.extend(self._exact(corrected, start, end, factor))
         return slots
 
+    def _content(self, words: tuple[str, ...]) -> int:
+        """Return how many of the words mean something by themselves."""
+        return sum(word not in self._function_words for word in words)
+
     def _spellings(self, word: str) -> list[_Spelling]:
         found = self._corrections.get(word)
         if found is None:
@@ -135,6 +168,8 @@ class Reader:
 
     def _partial(self, words: tuple[str, ...], start: int, end: int) -> list[Slot]:
         """Read words as part of a longer name; the last unknown word may be unfinished."""
+        if not self._content(words):
+            return []
         slots = []
         for attempt, factor in self._attempts(words, last=end == len(self._tokens)):
             for meaning, coverage in self._gazetteer.partial(attempt, self._settings.meanings):
@@ -162,19 +197,28 @@ class Reader:
             )
         return attempts
 
-    def _years(self, word: str, start: int, end: int) -> list[Slot]:
-        decade = _DECADE.match(word)
-        if not decade and not _YEAR.match(word):
-            return []
-        slots = []
-        for attribute, (low, high) in self._gazetteer.years().items():
-            if not decade and low <= int(word) <= high:
-                slots.append(Slot(attribute, word, 0.9, "", start, end))
-            if decade:
-                first = int(decade[1]) * 10 if decade[1] else 1900 + int(decade[2]) * 10
-                if low <= first + 9 and first <= high:
-                    slots.append(Slot(attribute, years.decade(first), 0.9, "", start, end))
-        return slots
+    def _periods(self, spans: list[tuple[int, int]]) -> dict[tuple[int, int], list[Slot]]:
+        """Read stretches as years; what is part of a longer one names no years by itself."""
+        known = self._gazetteer.years()
+        if not known:
+            return {}
+        found = {s: p for s in spans if (p := period(self._tokens[s[0] : s[1]])) is not None}
+        widest = [
+            (start, end)
+            for start, end in found
+            if not any(
+                first <= start and end <= last and (first, last) != (start, end)
+                for first, last in found
+            )
+        ]
+        return {
+            (start, end): [
+                Slot(attribute, years.value(*bounds), found[start, end].confidence, "", start, end)
+                for attribute, (low, high) in known.items()
+                if (bounds := found[start, end].within(low, high)) is not None
+            ]
+            for start, end in widest
+        }
 
 
 def _slot(meaning: Meaning, confidence: float, start: int, end: int) -> Slot:

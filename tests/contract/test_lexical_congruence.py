@@ -45,11 +45,14 @@ TEXT = st.lists(
     st.builds("{}{}".format, st.sampled_from(["", "", "", "-", "+", "NOT "]), CLAUSE), max_size=4
 ).flatmap(lambda parts: st.sampled_from([" ", " AND ", " OR "]).map(lambda by: by.join(parts)))
 FILTERS = st.just(()) | st.sampled_from(list(catalog.FILTERS.values()))
+SURE = st.sampled_from([0.2, 0.5, 1.0])
 SLOT = st.builds(
     Slot,
     st.sampled_from(["cast", "genre", "director", "title", "nonsense"]),
     st.sampled_from(["Mara Ellwood", "drama", "lantern festival", "Nobody"]),
-    st.sampled_from([0.2, 0.5, 1.0]),
+    SURE,
+) | st.builds(
+    Slot, st.just("year"), st.sampled_from(["1994", "1990..1999", "1979..2010", "1850"]), SURE
 )
 READINGS = st.lists(
     st.builds(lambda slots: Interpretation(tuple(slots), "", 0.5), st.lists(SLOT, max_size=3)),

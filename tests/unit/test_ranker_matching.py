@@ -121,16 +121,20 @@ def test_the_best_stretch_of_a_long_query_is_compared_with_the_title(ranker: Ran
     assert row["title.similarity"] < 0.6
 
 
-def test_years_and_decades_are_slots_too(ranker: Ranker) -> None:
-    year, decade = (
-        query_pb2.Slot(attribute="year", value=value, confidence=0.9, end=1)
-        for value in ("1994", "1980..1989")
-    )
+@pytest.mark.parametrize(
+    ("years", "matched"),
+    [
+        ("1994", [1, 0]),
+        ("1980..1989", [0, 1]),
+        ("1985..1994", [1, 1]),
+        ("1888..1979", [0, 0]),
+    ],
+)
+def test_years_decades_and_longer_times_are_slots_too(
+    ranker: Ranker, years: str, matched: list[float]
+) -> None:
+    slot = query_pb2.Slot(attribute="year", value=years, confidence=0.9, end=1)
 
-    rows = {
-        slot.value: ranker.rows(request(query("films", slot), KEEPER, MOON))
-        for slot in (year, decade)
-    }
+    rows = ranker.rows(request(query("films", slot), KEEPER, MOON))
 
-    assert [row["slots.matched"] for row in rows["1994"]] == pytest.approx([1, 0])
-    assert [row["slots.matched"] for row in rows["1980..1989"]] == pytest.approx([0, 1])
+    assert [row["slots.matched"] for row in rows] == pytest.approx(matched)

@@ -153,7 +153,18 @@ def test_a_person_is_read_as_what_the_catalogue_links_them_by():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1994", "1994"), ("1990s", "1990..1999"), ("90s", "1990..1999"), ("drama 1994", "1994")],
+    [
+        ("1994", "1994"),
+        ("1990s", "1990..1999"),
+        ("90s", "1990..1999"),
+        ("drama 1994", "1994"),
+        ("drama before 2000", "1979..1999"),
+        ("westerns until 2000", "1979..2000"),
+        ("films since 2000", "2000..2020"),
+        ("after the 1990s", "2000..2020"),
+        ("between 1990 and 1995", "1990..1995"),
+        ("films from the nineties", "1990..1999"),
+    ],
 )
 def test_years_and_decades_are_read_as_numbers(text, value):
     found = {s for r in understood(text, FILMS).interpretations for s in r.slots}
@@ -166,6 +177,81 @@ def test_years_that_no_item_has_are_words(text):
     found = {s.attribute for r in understood(text, FILMS).interpretations for s in r.slots}
 
     assert "year" not in found
+
+
+def test_the_year_that_a_time_ends_with_is_not_read_by_itself():
+    found = {s for r in understood("westerns before 1990", FILMS).interpretations for s in r.slots}
+
+    assert {s.value for s in found if s.attribute == "year"} == {"1979..1989"}
+
+
+@pytest.mark.parametrize(
+    ("text", "genre"), [("westerns", "western"), ("comedies", "comedy"), ("90s crimes", "crime")]
+)
+def test_a_plural_is_read_as_what_it_is_a_plural_of(text, genre):
+    (reading, *_) = understood(text, FILMS).interpretations
+
+    assert genre in {s.value.lower() for s in reading.slots if s.attribute == "genre"}
+
+
+def test_the_singular_is_surer_than_the_plural_and_titles_have_none():
+    films = (
+        song("song:dream", "Dream", "adele", "Ballad", 2001.0, 0.9),
+        artist("adele", 0.9),
+    )
+    by = reader(films)
+
+    def sure(text: str) -> dict[str, float]:
+        readings = understood(text, by).interpretations
+        return {s.value: s.confidence for r in readings for s in r.slots}
+
+    assert sure("ballad")["Ballad"] > sure("ballads")["Ballad"] > 0
+    assert sure("dreams").get("Dream", 0.0) < sure("dream")["Dream"]
+
+
+@pytest.mark.parametrize("text", ["from the", "of the", "in"])
+def test_function_words_are_no_part_of_a_name(text):
+    films = (
+        *MUSIC,
+        song("song:hip", "From the Hip", "adele", "Pop", 1999.0, 0.9),
+        song("song:rings", "Lord of the Rings", "adele", "Pop", 1999.0, 0.9),
+    )
+
+    assert not understood(text, reader(films)).interpretations
+
+
+def test_a_word_that_is_known_is_not_corrected_beside_function_words_alone():
+    songs = (
+        *MUSIC,
+        song("song:man", "The Man", "adele", "Pop", 1999.0, 0.9),
+        song("song:main", "Main Street", "adele", "Pop", 1999.0, 0.1),
+    )
+    by = reader(songs)
+
+    found = {s.value for r in understood("the main", by).interpretations for s in r.slots}
+
+    assert "Main Street" in found
+    assert "The Man" not in found
+    assert "The Man" in {
+        s.value for r in understood("the mann", by).interpretations for s in r.slots
+    }
+
+
+def test_a_word_of_very_many_names_tells_little_of_which():
+    studios = tuple(
+        song(f"song:{n}", f"{n}ville Blues", "adele", "Pop", 1999.0, 0.5)
+        for n in ("ash", "bel", "cor", "dun", "elm", "fen", "gil", "hex", "ivy", "jut", "kel")
+        for n in (n + "a", n + "o", n + "u")
+    )
+    few, many = reader((*MUSIC, *studios[:3])), reader((*MUSIC, *studios))
+
+    def best(by: Understanding) -> float:
+        readings = understood("blues", by).interpretations
+        return max(s.confidence for r in readings for s in r.slots)
+
+    assert best(many) < best(few) / 2
+    # The whole name is as sure as ever.
+    assert understood("ashaville blues", many).interpretations[0].slots[0].confidence > 0.6
 
 
 @pytest.mark.parametrize(

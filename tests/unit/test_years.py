@@ -49,6 +49,22 @@ def test_text_is_asked_for_by_itself(text: str) -> None:
     assert years.spoken(text) == (text,)
 
 
+@given(st.integers(1000, 2999), st.integers(0, 300))
+def test_a_time_is_made_of_years_and_decades_that_do_not_overlap(first: int, more: int) -> None:
+    last = min(first + more, 2999)
+    parts = years.parts(years.value(first, last))
+
+    for year in range(max(1000, first - 11), min(2999, last + 11) + 1):
+        held = [part for part in parts if part in years.spoken(float(year))]
+        assert len(held) == (first <= year <= last)
+    assert len(parts) <= 18 + (last - first) // 10
+
+
+@given(st.text().filter(lambda text: years.span(text) is None))
+def test_other_values_are_whole(text: str) -> None:
+    assert years.parts(text) == (text,)
+
+
 @pytest.mark.parametrize(
     "value", ["", "994", "3000", "1990s", "1990..", "..1999", "1999..1990", "1990..199", "１９９０"]
 )
