@@ -4,15 +4,13 @@ from pathlib import Path
 import pytest
 
 from forage.catalog.item import Item, Value
-from forage.log import Event, Stream
 from forage.retrieval import Filter, Interpretation, Query, QueryClass, Slot, UserContext
 from forage.services import Runtime
 from forage.testing import catalog
 from forage.testing.bench import Bench
+from forage.testing.interactions import decision, feedback
 from forage.testing.projection_contract import ids
 from forage.testing.retriever_contract import RetrieverContract
-from forage.v1 import decision_pb2, feedback_service_pb2, query_pb2
-from forage.wire import timestamp
 from generators.graph.retriever import GraphRetriever
 from generators.graph.settings import CoEngagementSettings, GraphSettings
 
@@ -32,31 +30,6 @@ def named(*item_ids: str, **rest: object) -> Query:
     )
 
 
-def decision(request_id: str, time: float, *shown: str, normalized: str = "", user: str = ""):
-    payload = decision_pb2.Decision(
-        request_id=request_id,
-        time=timestamp(time),
-        query=query_pb2.Query(
-            normalized=normalized, user=query_pb2.UserContext(user_id=user), text=normalized
-        ),
-        displayed=[
-            decision_pb2.DisplayedItem(item_id=i, position=n) for n, i in enumerate(shown, 1)
-        ],
-    )
-    return Event(Stream.DECISIONS, request_id, payload.SerializeToString(), time)
-
-
-def feedback(event_id: str, request_id: str, time: float, item_id: str, kind: str = "PLAY"):
-    payload = feedback_service_pb2.FeedbackEvent(
-        event_id=event_id,
-        request_id=request_id,
-        item_id=item_id,
-        kind=feedback_service_pb2.FeedbackKind.Value(f"FEEDBACK_KIND_{kind}"),
-        time=timestamp(time),
-    )
-    return Event(Stream.FEEDBACK, event_id, payload.SerializeToString(), time)
-
-
 def chosen(
     bench: Bench,
     number: str,
@@ -64,11 +37,13 @@ def chosen(
     *items: str,
     normalized: str = "",
     user: str = "",
-    kind: str = "PLAY",
+    kind: str = "play",
 ) -> None:
-    events = [decision(number, time, *items, normalized=normalized, user=user)]
+    query = Query(text=normalized, normalized=normalized, user=UserContext(user_id=user))
+    events = [decision(number, query, items, time=time)]
     events += [
-        feedback(f"{number}-{n}", number, time + n, item, kind) for n, item in enumerate(items)
+        feedback(f"{number}-{n}", number, item, time=time + n, kind=kind)
+        for n, item in enumerate(items)
     ]
     bench.append(*events)
 
@@ -209,7 +184,7 @@ class TestGraphRetriever(RetrieverContract):
     def test_refusals_make_no_edges(self, bench: Bench) -> None:
         before = bench.generator.entries()["graph.engagement"]
 
-        chosen(bench, "r3", NOW, "film:runners", "film:lantern-festival", user="u1", kind="DISLIKE")
+        chosen(bench, "r3", NOW, "film:runners", "film:lantern-festival", user="u1", kind="dislike")
 
         assert bench.generator.entries()["graph.engagement"] == before
 
@@ -270,7 +245,7 @@ def test_the_weakest_edges_go_first(tmp_path: Path) -> None:
     bench.start()
     chosen(bench, "strong", NOW, "film:runners", normalized="kept")
     for number in range(120):
-        chosen(bench, f"r{number}", NOW, "film:runners", normalized=f"q{number}", kind="CLICK")
+        chosen(bench, f"r{number}", NOW, "film:runners", normalized=f"q{number}", kind="click")
 
     assert 80 <= bench.generator.entries()["graph.engagement"] <= 100
     assert bench.retrieve(Query(normalized="kept", time=NOW)).hits
