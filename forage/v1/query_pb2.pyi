@@ -177,8 +177,8 @@ class Slot(_message.Message):
     attribute: _builtins.str
     """The attribute, such as `cast`; `title` for an item's own name."""
     value: _builtins.str
-    """The canonical value, such as `Tom Hanks`. Of a number attribute a year, `1994`, or a decade,
-    `1990..1999`.
+    """The canonical value, such as `Tom Hanks`. Of a number attribute a year, `1994`, or the years
+    from one to another, `1990..1999`.
     """
     confidence: _builtins.float
     """In (0, 1]: 1 for an exact, unambiguous match, less for typos, prefixes and ambiguity."""
