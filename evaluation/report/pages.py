@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from evaluation.report.parts import EVALUATIONS, SEARCHES, Json
+from evaluation.report.parts import EVALUATIONS, SEARCHES, WORLDS, Json
 from evaluation.report.tables import interval, table
 from evaluation.report.targets import (
     coverage_targets,
     evaluation_targets,
+    finding,
     ranker_targets,
     simulated_targets,
     why,
@@ -28,14 +29,15 @@ _LIMITS = (
     " Rankers of judgments do without it, which was decided after SciFact's official split had been"
     " measured with it (.753).",
     "How memory weighs what fits a reading in part was chosen among five variants by 500 MIT"
-    " questions, of which needs about people here are drawn too (ADR 21).",
+    " questions, and lexical's `slot_boost` among four by 600, of which needs about people here are"
+    " drawn too (ADR 21, 22).",
     "Chorus: the lexical generator alone is below a flat BM25 over one text field (.741), so the"
     " static rival here is weaker than it could be.",
     "Mixed traffic: intervals of cost, level and regret are over seeds, of which there are few, and"
-    " of one world. What the warm-up happened to learn about a few often-asked themes moves the"
-    " level of everybody by up to .07 nDCG@10 (ADR 18), so only contenders of one report can be"
+    " of one world each. What the warm-up happened to learn about a few often-asked themes moves"
+    " the level of everybody by up to .07 nDCG@10 (ADR 18), so only contenders of one world can be"
     " compared. Candidate lists are those of one moment; the shares of the kinds of query are our"
-    " choice. Where call-everything is hardly better than the best mix, no +.03 can be won by"
+    " choice. Where call-everything is no better than the best mix, no +.03 can be won by"
     " planning.",
     "The off-policy figures are of one simulated world with rewards around .6.",
     "Clicks are simulated on a fixed shown order; when the order varies with the clicks, training"
@@ -69,6 +71,7 @@ def report(parts: Mapping[str, Json], pictures: Sequence[str], folder: str) -> l
         *_judged(evaluations),
         *_learning_to_rank(parts["letor"], parts["debiasing"]),
         *_mixed_traffic(parts["simulation"], pictures, folder),
+        *_worlds([parts[name] for name in ("simulation", *WORLDS)]),
         "## Off-policy evaluation",
         "",
         *_coverage_lines(parts["coverage"]),
@@ -176,6 +179,46 @@ def _mixed_traffic(simulation: Json, pictures: Sequence[str], folder: str) -> It
     for name in pictures:
         yield f"![{name}]({folder}/{name})"
         yield ""
+
+
+def _worlds(worlds: Sequence[Json]) -> Iterator[str]:
+    """Yield what the contenders earn, and the targets, in every world."""
+    names = [f"world {world['about']['settings']['world']}" for world in worlds]
+    yield "### Other worlds"
+    yield ""
+    yield (
+        "`forage simulate --world N`: another part of the needs is held out, and the users of the"
+        " warm-up ask and click otherwise, so memory, graph, ranker and every candidate list are"
+        " others. Net reward, cost and nDCG@10 of each contender:"
+    )
+    yield ""
+    rows = [{row["contender"]: row for row in world["contenders"]} for world in worlds]
+    ordered = sorted(rows[0], key=lambda name: -sum(row[name]["net"] for row in rows))
+    yield from table(
+        ["contender", *(f"{n}, {what}" for what in ("net", "cost", "nDCG@10") for n in names)],
+        [
+            [name, *(f"{row[name][key]:.3f}" for key in ("net", "cost", "ndcg") for row in rows)]
+            for name in ordered
+        ],
+    )
+    yield ""
+    found = [{f["what"]: f for f in world["findings"]} for world in worlds]
+    shared = [f for f in worlds[0]["findings"] if all(f["what"] in other for other in found)]
+    yield from table(
+        ["target", "wanted", *names],
+        [
+            [
+                f["what"],
+                f["target"],
+                *(
+                    finding(one) + ("" if one["met"] else " **no**")
+                    for one in (other[f["what"]] for other in found)
+                ),
+            ]
+            for f in shared
+        ],
+    )
+    yield ""
 
 
 def _simulation_rows(simulation: Json) -> list[str]:

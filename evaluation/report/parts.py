@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +32,8 @@ FOLDS = 5
 SEARCHES = (60, 240)
 """Searches of each training query whose clicks teach; the target is judged at the last."""
 _SIMULATION = RunSettings(requests=4_000, seeds=2, robustness=True)
+OTHER_WORLDS = (2, 3)
+"""Seeds of the warm-ups of further simulations; that of the first is 1."""
 
 
 def _evaluated(name: str, work: Path, tell: Tell) -> Json:
@@ -52,9 +54,17 @@ def _evaluated(name: str, work: Path, tell: Tell) -> Json:
 
 
 def _simulation(work: Path, tell: Tell) -> Json:
-    folder = work / "simulation"
+    return _simulated(_SIMULATION, work / "simulation", work, tell)
+
+
+def _other_world(seed: int, work: Path, tell: Tell) -> Json:
+    settings = replace(_SIMULATION, world=seed, drift=False, robustness=False)
+    return _simulated(settings, work / f"simulation-{seed}", work, tell)
+
+
+def _simulated(settings: RunSettings, folder: Path, work: Path, tell: Tell) -> Json:
     folder.mkdir(exist_ok=True)
-    run(_SIMULATION, judged_data(), cache=work / "scenes", out=folder, progress=tell)
+    run(settings, judged_data(), cache=work / "scenes", out=folder, progress=tell)
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
@@ -83,10 +93,12 @@ def _understanding(_: Path, tell: Tell) -> Json:
     return asdict(measure_understanding(judged_data()))
 
 
+WORLDS = tuple(f"world-{seed}" for seed in OTHER_WORLDS)
 EVALUATIONS = tuple(f"evaluation-{name}" for name in evaluating.DEFAULT)
 # The longest first, so that all cores are busy to the end.
 PARTS: Mapping[str, Callable[[Path, Tell], Json]] = {
     "simulation": _simulation,
+    **{part: partial(_other_world, seed) for part, seed in zip(WORLDS, OTHER_WORLDS, strict=True)},
     **{
         part: partial(_evaluated, name)
         for part, name in zip(EVALUATIONS, evaluating.DEFAULT, strict=True)

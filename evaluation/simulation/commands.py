@@ -23,6 +23,9 @@ def simulate(
     invented: Annotated[
         bool, typer.Option("--invented", help="A small invented catalogue; needs no data.")
     ] = False,
+    world: Annotated[
+        int, typer.Option(min=0, help="Seed of the warm-up: what is held out, asked and clicked.")
+    ] = 1,
     clicks: Annotated[
         str, typer.Option(help="position, cascade, dbn (dynamic Bayesian) or perfect.")
     ] = "position",
@@ -52,6 +55,7 @@ def simulate(
         requests=requests,
         seeds=seeds,
         invented=invented,
+        world=world,
         clicks=clicks,
         drift=drift,
         noise=noise,

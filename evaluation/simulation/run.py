@@ -38,6 +38,8 @@ class RunSettings:
     requests: int = 4_000
     seeds: int = 3
     invented: bool = False
+    world: int = 1
+    """Seed of the warm-up: which needs are held out, what its users ask and click."""
     clicks: str = "position"
     drift: bool = True
     noise: float = 0.02
@@ -65,7 +67,7 @@ def run(
 ) -> Report:
     """Simulate; write pictures and `results.json` to `out`. Without `data`, films are invented."""
     collection = invented_collection() if data is None else film_collection(data)
-    warm_up, studies = _sizes(small=data is None)
+    warm_up, studies = _sizes(small=data is None, world=settings.world)
     others = None if data is None else strangers(data, collection)
     built = build(cache, collection, others, warm_up, studies, progress)
     comparer = comparer_of(built, settings, warm_up, progress)
@@ -94,13 +96,13 @@ def run(
     return Report(table, found)
 
 
-def _sizes(*, small: bool) -> tuple[WarmUp, StudySettings]:
+def _sizes(*, small: bool, world: int) -> tuple[WarmUp, StudySettings]:
     if not small:
-        return WarmUp(), StudySettings()
+        return WarmUp(seed=world), StudySettings()
     studies = StudySettings(
         memory_queries=8, memory_searches=40, new_items=3, exploration_searches=100
     )
-    return WarmUp(days=1, searches=300), studies
+    return WarmUp(days=1, searches=300, seed=world), studies
 
 
 def comparer_of(
