@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +19,8 @@ MAX_NAME_TOKENS = 8
 _MAX_POSTINGS = 400
 _FEW = 10
 """A stretch of words in more names than this tells little of which is meant."""
+_KEPT_CORRECTIONS = 4_096
+"""Words whose corrections are kept until a name changes."""
 _ARTICLES = frozenset({"a", "an", "the"})
 _Counted = TypeVar("_Counted", bound=Hashable)
 
@@ -44,6 +46,23 @@ class Correction:
     edits: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """The vocabulary words with one first letter."""
+
+    words: list[str]
+    """In alphabetical order."""
+    by_length: Mapping[int, list[str]]
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> _Bucket:
+        ordered = sorted(words)
+        by_length: dict[int, list[str]] = {}
+        for word in ordered:
+            by_length.setdefault(len(word), []).append(word)
+        return cls(ordered, by_length)
+
+
 class Gazetteer:
     """Looks names up exactly, by some of their words, by prefix, and in spite of typos.
 
@@ -67,7 +86,8 @@ class Gazetteer:
         self._years: dict[str, Counter[float]] = defaultdict(Counter)
         self._valued: dict[str, tuple[tuple[str, str | float], ...]] = {}
         self._initials: dict[str, set[str]] = defaultdict(set)
-        self._sorted: dict[str, list[str]] = {}
+        self._buckets: dict[str, _Bucket] = {}
+        self._corrections: dict[tuple[str, int], list[Correction]] = {}
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -78,6 +98,7 @@ class Gazetteer:
         """Add an item's names, in place of those it had."""
         with self._lock:
             self.delete(item.item_id)
+            self._corrections.clear()
             prior = self._prior(item)
             attribute = self._schema.title
             keys = []
@@ -94,6 +115,7 @@ class Gazetteer:
     def delete(self, item_id: str) -> None:
         """Remove an item's names; unknown ids are ignored."""
         with self._lock:
+            self._corrections.clear()
             self._discard(self._by_item.pop(item_id, ()), item_id)
             for link, target in self._linked.pop(item_id, ()):
                 _subtract(self._links, target, link)
@@ -106,7 +128,9 @@ class Gazetteer:
     def meanings(self, words: tuple[str, ...]) -> list[Meaning]:
         """Return what exactly these words name, most likely first."""
         with self._lock:
-            found = self._names.get(" ".join(words), {})
+            found = self._names.get(" ".join(words))
+            if found is None:
+                return []
             return sorted(
                 (self._attributed(m) for m in found.values()),
                 key=lambda m: (-m.prior, m.item_id, m.value),
@@ -122,7 +146,9 @@ class Gazetteer:
             postings = sorted((self._by_token.get(w, {}) for w in set(words)), key=len)
             if not postings or not postings[0] or len(postings[0]) > _MAX_POSTINGS:
                 return []
-            keys = [k for k in postings[0] if all(k in p for p in postings[1:])]
+            keys: Set[str] = postings[0].keys()
+            for others in postings[1:]:
+                keys &= others.keys()
             telling = min(1.0, _FEW / max(1, len(keys)))
             scored: list[tuple[Meaning, float]] = []
             beginning = " ".join(words) + " "
@@ -151,17 +177,28 @@ class Gazetteer:
         """
         if len(word) < 4 or word.isdigit():
             return []
-        most = 1 if len(word) < 8 else 2
         with self._lock:
-            choices: list[str] = []
-            for first in dict.fromkeys((word[0], word[1])):
-                choices.extend(self._bucket(first))
-            found = process.extract(
-                word, choices, scorer=OSA.distance, score_cutoff=most, limit=limit * 4
-            )
-            ranked = sorted(
-                {(int(edits), -len(self._by_token[w]), w) for w, edits, _ in found if w != word}
-            )
+            # People use the same words again and again, most of all in sentences.
+            found = self._corrections.get((word, limit))
+            if found is None:
+                if len(self._corrections) >= _KEPT_CORRECTIONS:
+                    self._corrections.clear()
+                found = self._corrections[word, limit] = self._corrected(word, limit)
+            return found
+
+    def _corrected(self, word: str, limit: int) -> list[Correction]:
+        most = 1 if len(word) < 8 else 2
+        choices: list[str] = []
+        for first in dict.fromkeys((word[0], word[1])):
+            bucket = self._bucket(first)
+            for length in range(len(word) - most, len(word) + most + 1):
+                choices.extend(bucket.by_length.get(length, ()))
+        found = process.extract(
+            word, choices, scorer=OSA.distance, score_cutoff=most, limit=limit * 4
+        )
+        ranked = sorted(
+            {(int(edits), -len(self._by_token[w]), w) for w, edits, _ in found if w != word}
+        )
         return [Correction(w, edits) for edits, _, w in ranked[:limit]]
 
     def completions(self, prefix: str, limit: int) -> list[str]:
@@ -169,7 +206,7 @@ class Gazetteer:
         if len(prefix) < 3:
             return []
         with self._lock:
-            words = self._bucket(prefix[0])
+            words = self._bucket(prefix[0]).words
             start = bisect_left(words, prefix)
             found = []
             for word in words[start : start + 200]:
@@ -197,7 +234,7 @@ class Gazetteer:
             for word in key.split(" "):
                 if word not in self._by_token:
                     self._initials[word[0]].add(word)
-                    self._sorted.pop(word[0], None)
+                    self._buckets.pop(word[0], None)
                 self._by_token[word][key] = None
         return keys
 
@@ -234,7 +271,7 @@ class Gazetteer:
                 if not postings:
                     del self._by_token[word]
                     self._initials[word[0]].discard(word)
-                    self._sorted.pop(word[0], None)
+                    self._buckets.pop(word[0], None)
 
     def _attributed(self, meaning: Meaning) -> Meaning:
         links = self._links.get(meaning.item_id)
@@ -243,11 +280,11 @@ class Gazetteer:
         attribute, _ = min(links.items(), key=lambda link: (-link[1], link[0]))
         return Meaning(attribute, meaning.value, meaning.item_id, meaning.prior)
 
-    def _bucket(self, first: str) -> list[str]:
-        words = self._sorted.get(first)
-        if words is None:
-            words = self._sorted[first] = sorted(self._initials.get(first, ()))
-        return words
+    def _bucket(self, first: str) -> _Bucket:
+        bucket = self._buckets.get(first)
+        if bucket is None:
+            bucket = self._buckets[first] = _Bucket.of(self._initials.get(first, ()))
+        return bucket
 
 
 def _keys(name: str) -> list[str]:

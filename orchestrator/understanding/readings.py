@@ -110,6 +110,8 @@ class Reader:
         self, words: tuple[str, ...], start: int, end: int, factor: float = 1.0
     ) -> list[Slot]:
         found = self._gazetteer.meanings(words)[: self._settings.meanings * 2]
+        if not found:
+            return []
         total = sum(m.prior for m in found)
         sure = factor * (1.0 if len(words) > 1 else 0.85)
         return [_slot(m, sure * (0.5 + 0.5 * m.prior / total), start, end) for m in found]

@@ -367,6 +367,22 @@ def test_a_renamed_item_is_read_by_its_new_name_only():
     assert understood("symbol", by).interpretations[0].slots[0].item_id == "artist:prince"
 
 
+def test_corrections_follow_the_names_that_there_are():
+    gazetteer = Gazetteer(SONGS)
+    gazetteer.upsert(artist("adele", 0.9))
+
+    def corrected(word: str) -> list[str]:
+        return [c.word for c in gazetteer.corrections(word, 6)]
+
+    assert corrected("adelle") == corrected("adelle") == ["adele"]
+    gazetteer.upsert(artist("odelle", 0.9))
+    assert corrected("adelle") == ["adele"], "the first letter may not be wrong"
+    gazetteer.upsert(artist("adella", 0.1))
+    assert corrected("adelle") == ["adele", "adella"]
+    gazetteer.delete("artist:adele")
+    assert corrected("adelle") == ["adella"]
+
+
 QUERIES = ("love", "tayler love", "country", "1994", "1980s", "adele hello", "the tailor", "soul")
 
 
