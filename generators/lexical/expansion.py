@@ -58,10 +58,8 @@ class Expander:
         """
         if edits < 1 or not word:
             return {word: 1.0} if known.text_frequency(word) else {}
-        shortest, longest = len(word) - edits, len(word) + edits
-        candidates = [
-            w for w in with_prefix(known.alphabetical, word[0]) if shortest <= len(w) <= longest
-        ]
+        # Words of other lengths are passed over by rapidfuzz itself, faster than a loop here.
+        candidates = with_prefix(known.alphabetical, word[0])
         near = process.extract(
             word, candidates, scorer=OSA.distance, score_cutoff=edits, limit=None
         )

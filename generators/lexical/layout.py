@@ -14,7 +14,7 @@ from forage.catalog.schema import Role, Schema
 from generators.lexical.analysis import item_term, title_term, value_term, words
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """The fields of the index.
 
@@ -60,12 +60,12 @@ class Layout:
         """The names that the query language knows as fields."""
         return tuple(dict.fromkeys(("kind", *self.texts, *self.values, *self.numbers)))
 
-    @property
+    @cached_property
     def title_field(self) -> int:
         """The number of the field that holds whole titles."""
         return len(self.texts) + len(self.values)
 
-    @property
+    @cached_property
     def fields(self) -> int:
         """How many scored fields there are."""
         return self.title_field + 1
