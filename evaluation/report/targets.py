@@ -39,7 +39,8 @@ _WHY: Mapping[str, str] = {
     "best plan's cumulative": "one plan fits this traffic well, and learning costs searches: the"
     " best plan is known only in hindsight.",
     "cumulative regret saved": "most regret is against an oracle that knows each need, which no"
-    " context tells; the contenders differ in the small rest.",
+    " context tells; the contenders differ in the small rest, and not in the same order in every"
+    " world.",
     "browse: nDCG@10 less popularity's": "popular films are what most people watch, and what a"
     " history adds is little; the interval includes zero.",
     "next: nDCG@10 less popularity's": "four reports, each with other clicks in its warm-up, had"
