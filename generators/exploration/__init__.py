@@ -9,4 +9,5 @@ SERVICE = generator_service(
     "new, seldom shown and uncertain items that are relevant",
     ExplorationSettings,
     ExplorationRetriever.open,
+    definitions=2,  # 2: years count (ADR 21)
 )

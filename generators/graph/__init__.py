@@ -17,6 +17,7 @@ SERVICE = generator_service(
     "Finds items related to the people, genres and items that a query names.",
     GraphSettings,
     GraphRetriever.open,
+    definitions=2,  # 2: years count (ADR 21)
 )
 
 __all__ = ["SERVICE"]

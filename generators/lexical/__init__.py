@@ -9,4 +9,5 @@ SERVICE = generator_service(
     "finds items by their words: BM25 over boosted fields, with a query language",
     LexicalSettings,
     LexicalRetriever.open,
+    definitions=2,  # 2: years count (ADR 21)
 )

@@ -5,5 +5,9 @@ from generators.memory.settings import MemorySettings
 from generators.servicer import generator_service
 
 SERVICE = generator_service(
-    "memory", "what worked for this query before", MemorySettings, MemoryRetriever.open
+    "memory",
+    "what worked for this query before",
+    MemorySettings,
+    MemoryRetriever.open,
+    definitions=2,  # 2: years count, and what fits best comes first (ADR 21)
 )
