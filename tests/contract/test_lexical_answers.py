@@ -137,6 +137,20 @@ def test_a_slot_finds_what_the_words_do_not(shared: Bench) -> None:
     assert "film:copper-moon-rising" in found
 
 
+def test_what_several_readings_agree_on_is_surer_and_never_surer_than_certain(
+    shared: Bench,
+) -> None:
+    slot = Slot("cast", "Sefa Morrow", 1.0, "person:sefa-morrow")
+
+    def score(*confidences: float) -> float:
+        readings = tuple(Interpretation((slot,), "", c) for c in confidences)
+        found = hits(shared, "copper moon", interpretations=readings)
+        return next(h.score for h in found if h.item_id == "film:copper-moon-rising")
+
+    assert score(0.3) < score(0.3, 0.3) == pytest.approx(score(0.6))
+    assert score(1.0, 1.0) == score(1.0)
+
+
 def test_years_alone_find_the_items_of_those_years(shared: Bench) -> None:
     found = ids(shared, "nineties", interpretations=reading(Slot("year", "1990..1999", 0.9)))
 

@@ -250,8 +250,41 @@ def test_a_word_of_very_many_names_tells_little_of_which():
         return max(s.confidence for r in readings for s in r.slots)
 
     assert best(many) < best(few) / 2
-    # The whole name is as sure as ever.
-    assert understood("ashaville blues", many).interpretations[0].slots[0].confidence > 0.6
+    # The whole name is as sure as ever, also where only a misspelling leads to it.
+    for typed in ("ashaville blues", "ashavile blues"):
+        assert understood(typed, many).interpretations[0].slots[0].confidence > 0.6
+
+
+def test_a_whole_name_is_as_sure_as_ever_among_many_that_hold_it():
+    def sure(others: int) -> float:
+        songs = [song(f"s:{n}", f"Number {n} Soul", "adele", "Pop", 1999.0, 0.5) for n in range(40)]
+        one = song("s:soul", "Anything", "adele", "Soul", 1999.0, 0.5)
+        by = reader((*MUSIC, one, *songs[:others]))
+        readings = understood("soul", by).interpretations
+        return max(s.confidence for r in readings for s in r.slots if s.attribute == "genre")
+
+    assert sure(40) == sure(0)
+
+
+def test_in_a_sentence_a_title_of_one_word_of_content_counts_as_little_as_one_of_one_word():
+    songs = (
+        *MUSIC,
+        song("song:world", "The World", "adele", "Pop", 1999.0, 0.5),
+        song("song:people", "People", "adele", "Pop", 1999.0, 0.5),
+        song("song:high", "High School", "adele", "Pop", 1999.0, 0.5),
+    )
+    by = reader(songs)
+
+    def share(text: str, title: str) -> float:
+        readings = understood(text, by).interpretations
+        return sum(r.confidence for r in readings if any(s.value == title for s in r.slots))
+
+    assert share("which song is about the world that we had", "The World") == pytest.approx(
+        share("which song is about people that we had", "People"), rel=0.5
+    )
+    assert share("which song is about high school that we had", "High School") > 1.3 * share(
+        "which song is about the world that we had", "The World"
+    )
 
 
 @pytest.mark.parametrize(
