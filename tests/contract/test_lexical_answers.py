@@ -158,6 +158,14 @@ def test_years_alone_find_the_items_of_those_years(shared: Bench) -> None:
     assert set(found) == {film.item_id for film in nineties}
 
 
+def test_the_longer_the_time_the_less_it_tells(shared: Bench) -> None:
+    def score(years: str) -> float:
+        found = hits(shared, "lantern", interpretations=reading(Slot("year", years, 1.0)))
+        return next(h.score for h in found if h.item_id == "film:the-lantern-keeper")
+
+    assert score("1994") > score("1991..1999") > score("1979..2020")
+
+
 def test_a_year_is_no_title(tmp_path: Path) -> None:
     # The bonus of a whole title grows with all that the query weighs, so it is left out.
     bench = make_bench(tmp_path, title_exact=0)
