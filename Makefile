@@ -29,7 +29,7 @@ demo: $(READY) ## Import the films, start the mesh, and show the whole loop (ONC
 up: $(READY) ## Start the seven services and watch them; Ctrl-C stops them.
 	@$(BIN)/forage up --data $(DATA)
 
-test: $(READY) ## Run the default test suite (6 to 7 minutes on two cores).
+test: $(READY) ## Run the default test suite (about 5 minutes on two cores).
 	@$(BIN)/python -m pytest -n 2 -q -m "not slow" $(ARGS)
 
 mesh: $(READY) ## Run the slow tests: whole-demo runs, kills under load, rebuilds.
