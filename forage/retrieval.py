@@ -34,7 +34,7 @@ class Slot:
     attribute: str
     """The attribute the words were read as, such as `cast`; `title` for an item's own name."""
     value: str
-    """The canonical value, such as `Tom Hanks`; of a number, `1994` or `1990..1999`."""
+    """The canonical value, such as `Tom Hanks`; of a year, `1994`, or a span, `1990..1995`."""
     confidence: float
     """In (0, 1]: 1 for an exact, unambiguous match; less for typos, prefixes, ambiguity."""
     item_id: str = ""

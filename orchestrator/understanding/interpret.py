@@ -106,7 +106,7 @@ class Understanding:
         """Return readings of the whole query, most likely first; confidences sum to below 1.
 
         The words beyond the first 32 are not read, and count as unexplained in every reading.
-        `language` tells function words apart, which matter in sentences only.
+        `language` tells which words are function words.
         """
         read = tokens[:_MOST_TOKENS]
         settings = self._settings

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from pydantic import Field
 
 from forage.catalog import years
 from forage.retrieval import Slot
 from forage.settings import Settings
-from orchestrator.understanding.gazetteer import MAX_NAME_TOKENS, Gazetteer, Meaning
+from orchestrator.understanding.gazetteer import MAX_NAME_TOKENS, Correction, Gazetteer, Meaning
 from orchestrator.understanding.periods import period
 
 _PLURALS = (("ies", "y"), ("es", ""), ("s", ""))
@@ -38,12 +37,6 @@ class ReadingSettings(Settings):
     """Confidence is multiplied by this for a word that was completed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Spelling:
-    word: str
-    edits: int
-
-
 class Reader:
     """Reads one query. Exact names first, for what they explain needs no correction."""
 
@@ -59,7 +52,7 @@ class Reader:
         self._tokens = tokens
         self._function_words = function_words
         self._known = {t: gazetteer.knows(t) for t in tokens}
-        self._corrections: dict[str, list[_Spelling]] = {}
+        self._corrections: dict[str, list[Correction]] = {}
 
     def readings(self) -> dict[int, list[Slot]]:
         """Return, by first token, the slots that a stretch beginning there may be."""
@@ -158,13 +151,12 @@ class Reader:
         """Return how many of the words mean something by themselves."""
         return sum(word not in self._function_words for word in words)
 
-    def _spellings(self, word: str) -> list[_Spelling]:
+    def _spellings(self, word: str) -> list[Correction]:
         found = self._corrections.get(word)
         if found is None:
-            found = [_Spelling(word, 0)]
+            found = [Correction(word, 0)]
             if len(self._corrections) < _MOST_CORRECTED:
-                corrections = self._gazetteer.corrections(word, _CORRECTIONS)
-                found.extend(_Spelling(c.word, c.edits) for c in corrections)
+                found.extend(self._gazetteer.corrections(word, _CORRECTIONS))
                 self._corrections[word] = found
         return found
 
