@@ -56,7 +56,7 @@ class Follower:
         projections: Sequence[Projection],
         *,
         batch: int = 1000,
-        checkpoint_every_s: float = 2.0,
+        checkpoint_every_s: float = 10.0,
         checkpoint_every_records: int = 20_000,
         linger_s: float = 0.2,
         snapshots: IndexSnapshots | None = None,

@@ -192,9 +192,11 @@ class Tail(threading.Thread):
             self._checkpoint_error = ""
             retry = 0.0
         now = time.monotonic()
-        # State that is slow to save must not take more than a tenth of the projection's time.
-        self._checkpoint_from = now + max(retry, 9 * (now - began))
-        self._checkpoint_at = max(now + self._pace.checkpoint_every_s, self._checkpoint_from)
+        # Saving takes at most a tenth of the projection's time while it catches up, and a fiftieth
+        # when it serves: a restart takes in far more records a second than ever come.
+        took = now - began
+        self._checkpoint_from = now + max(retry, 9 * took)
+        self._checkpoint_at = now + max(self._pace.checkpoint_every_s, 49 * took)
 
     def _failed(self, error: Exception, before: str) -> str:
         """Log a failure; return the text for the status."""

@@ -36,6 +36,8 @@ class Keys:
         self.batches: list[int] = []
         self.disk: tuple[int, list[str]] = (0, [])
         self.saves: list[int] = []
+        self.saving: list[tuple[float, float]] = []
+        self.save_s = 0.0
         self.disk_is_full = False
         self._refuse = refuse
 
@@ -53,8 +55,11 @@ class Keys:
     def checkpoint(self, sequence: int) -> None:
         if self.disk_is_full:
             raise StorageError("disk full")
+        began = time.monotonic()
+        threading.Event().wait(self.save_s)
         self.disk = (sequence, list(self.keys))
         self.saves.append(sequence)
+        self.saving.append((began, time.monotonic()))
 
 
 @pytest.fixture
@@ -235,6 +240,30 @@ def test_state_is_saved_after_so_many_records(
     log.append(upserts(*range(25)))
 
     eventually(lambda: keys.saves == [20])
+
+
+@pytest.mark.parametrize(
+    ("limits", "share"),
+    [
+        ({"checkpoint_every_s": 0.0}, 1 / 50),
+        ({"checkpoint_every_s": 1000.0, "checkpoint_every_records": 1}, 1 / 10),
+    ],
+)
+def test_saving_slow_state_takes_a_small_share_of_the_time(
+    log: SqliteEventLog, follow: Callable[..., Follower], limits: dict[str, float], share: float
+) -> None:
+    keys = Keys()
+    keys.save_s = 0.01
+    follow(keys, **limits)
+
+    def saved_again() -> bool:
+        log.append(upserts(time.monotonic()))
+        return len(keys.saving) >= 2
+
+    eventually(saved_again)
+
+    (began, first), (again, _) = keys.saving[:2]
+    assert first - began <= share * (again - began)
 
 
 def test_unchanged_state_is_not_saved_again_and_again(
