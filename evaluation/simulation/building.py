@@ -69,7 +69,7 @@ def build(
     if path.is_file():
         built: Built = pickle.loads(path.read_bytes())
         return built
-    with World(folder, collection) as world:
+    with World(path.with_suffix(""), collection) as world:
         built = _live(world, collection, strangers, warm_up, studies, progress)
     path.write_bytes(pickle.dumps(built))
     return built

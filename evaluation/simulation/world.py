@@ -27,12 +27,15 @@ class World:
     """A mesh without a network, opened by `with`; nothing of an earlier simulation is in it."""
 
     def __init__(self, folder: Path, collection: Collection) -> None:
-        """Index the collection from scratch below `folder`; vectors there are used again."""
-        run = folder / "run"
-        shutil.rmtree(run, ignore_errors=True)
-        run.mkdir(parents=True)
-        (run / "embeddings.db").symlink_to((folder / "embeddings.db").resolve())
-        self.mesh = Mesh(collection, run)
+        """Index the collection from scratch in `folder`, which is this world's alone.
+
+        It is emptied first, and gone afterwards. Vectors are kept beside it, for all worlds there.
+        """
+        self._folder = folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "embeddings.db").symlink_to((folder.parent / "embeddings.db").resolve())
+        self.mesh = Mesh(collection, folder)
         self.schema = collection.schema
         self.items = collection.items
 
@@ -43,6 +46,7 @@ class World:
 
     def __exit__(self, *_: object) -> None:
         self.mesh.close()
+        shutil.rmtree(self._folder)
 
     def upsert(self, items: Sequence[Item], *, time: float) -> None:
         """Put items into the catalogue."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation.simulation.arrivals import Arrivals, MemoryLog
+from evaluation.simulation.building import StudySettings, build
 from evaluation.simulation.clicks import CLICK_MODELS
 from evaluation.simulation.comparison import Comparer, ComparisonSettings, clustered
 from evaluation.simulation.contenders import (
@@ -40,7 +41,7 @@ PLAN = (25, 10, 0, 50, 10)
 def living(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulation")
     collection = invented_collection(films=90, needs=9)
-    with World(folder, collection) as world:
+    with World(folder / "scene", collection) as world:
         yield world, make_scene(world, collection, WARM_UP, lambda stage, share: None)
 
 
@@ -60,6 +61,28 @@ def comparer(scene):
         oracle_pages=10,
     )
     return Comparer(scene, SETTINGS, WARM_UP, options)
+
+
+def test_scenes_that_are_built_at_once_do_not_disturb_each_other(tmp_path):
+    collection = invented_collection(films=30, needs=3)
+    studies = StudySettings(
+        memory_queries=1, memory_searches=3, new_items=1, exploration_searches=10
+    )
+    between = []
+
+    def built(seed, progress):
+        warm_up = WarmUp(days=1, searches=20, seed=seed)
+        return build(tmp_path, collection, None, warm_up, studies, progress)
+
+    def meanwhile(stage, share):
+        if not between:
+            between.append(built(2, lambda stage, share: None))
+
+    one = built(1, meanwhile)
+
+    assert len(one.scene.questions) == len(between[0].scene.questions) > 0
+    # Nothing is left of the meshes but their vectors and the scenes.
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_a_cut_list_is_what_the_generators_answer_when_asked_for_less(living):
