@@ -202,6 +202,8 @@ class Mesh:
                 cards,
                 self.statistics,
             ],
+            # Whoever feeds this mesh waits for it, event by event.
+            linger_s=0.0,
         )
         self._follower.start()
         self._wait(progress)
