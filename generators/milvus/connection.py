@@ -27,6 +27,8 @@ BM25 = (2, 5, 0)
 FAILURES = (MilvusException, grpc.RpcError)
 """What the client raises when a call fails."""
 _POLL_S = 0.1
+_UNPINGED = {"grpc.keepalive_time_ms": 2**31 - 1}
+"""pymilvus pings every 10 s, for which Milvus Lite hangs up after three; a socket needs none."""
 # What goes wrong is raised here and logged by whoever handles it; pymilvus logs every trace too.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
@@ -130,7 +132,10 @@ class MilvusConnection:
         assert self._engine is not None
         try:
             return MilvusClient(
-                self._engine.start(), timeout=self._settings.write_timeout_s, dedicated=True
+                self._engine.start(),
+                timeout=self._settings.write_timeout_s,
+                dedicated=True,
+                grpc_options=_UNPINGED,
             )
         except FAILURES as error:
             raise UnavailableError(f"Milvus Lite: {login.text(error)}") from error

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 
 from forage.catalog.filters import matches
@@ -16,6 +17,8 @@ from forage.testing import catalog
 from forage.testing.bench import Bench
 from forage.testing.projection_contract import ids
 from forage.testing.retriever_contract import text_query
+from generators.milvus.connection import MilvusConnection
+from generators.milvus.settings import MilvusSettings
 from generators.semantic.retriever import SemanticRetriever
 from generators.semantic.settings import SemanticSettings
 from tests.contract.semantic_contract import ExactContract, shared_encoder
@@ -151,6 +154,25 @@ def test_a_server_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
         generator.projections[0].restore()
     generator.close()
     bench.close()
+
+
+def test_the_engine_is_not_pinged_until_it_hangs_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[dict[str, object]] = []
+    channel = grpc.insecure_channel
+
+    def recorded(target: str, options: list[tuple[str, object]], **named: object) -> grpc.Channel:
+        opened.append(dict(options))
+        return channel(target, options, **named)
+
+    monkeypatch.setattr(grpc, "insecure_channel", recorded)
+    connection = MilvusConnection(MilvusSettings(), tmp_path)
+    connection.open()
+    connection.close()
+
+    # gRPC's largest number means never.
+    assert [options["grpc.keepalive_time_ms"] for options in opened] == [2**31 - 1]
 
 
 def test_every_process_calls_the_collection_the_same() -> None:
