@@ -1,5 +1,6 @@
 """Snapshots of projections: when they are made and by whom, and how a replica starts from one."""
 
+import itertools
 import threading
 
 import pytest
@@ -159,11 +160,15 @@ def test_interactions_have_snapshots_too(world: World):
 def test_a_snapshot_is_consistent_while_the_projection_goes_on(world: World):
     world.fill(0, 10)
     world.follow("busy", keep=50)
-    for number in range(1, 20):
-        world.fill(10 * number, 10 * number + 10)
+    numbers = itertools.count(10, 10)
+
+    def published_while_it_goes_on() -> bool:
+        start = next(numbers)
+        world.fill(start, start + 10)
         world.now += 1.0
-        threading.Event().wait(0.05)
-    eventually(lambda: len(world.versions()) > 3)
+        return len(world.versions()) > 3
+
+    eventually(published_while_it_goes_on)
     world.stop()
 
     for info in world.registry.history(KIND):
