@@ -82,7 +82,7 @@ bench: $(READY) ## Measure speed and memory on the demo catalogue, and say where
 scaling: $(READY) ## Measure how cost grows with the catalogue (ITEMS=10000).
 	@$(BIN)/python -m bench.scaling --items $(or $(ITEMS),10000) --work $(DATA)/scaling
 
-quality: $(READY) ## Measure quality on the judged collections and write docs/quality.md (half an hour on two cores).
+quality: $(READY) ## Measure quality on the judged collections and write docs/quality.md (45 minutes on two cores).
 	@$(BIN)/python -m evaluation.report --work $(DATA)/quality
 
 compare: $(READY) ## Install the peers (LightGBM, MABWiser, Vowpal Wabbit) and simulate with them.
