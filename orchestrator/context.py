@@ -38,6 +38,7 @@ QUERY_FEATURES: tuple[tuple[str, str], ...] = (
 )
 ACTION_FEATURES: tuple[tuple[str, str], ...] = (
     ("past_hit_rate", "logit of the generator's hit rate for this query class, divided by 4"),
+    ("query_hit_rate", "logit of its hit rate for this very query / 4, less past_hit_rate"),
     ("past_returned", "share of its fan-out that the generator has lately filled"),
     ("past_latency", "log(1 + its recent latency in ms) / log(1001)"),
 )
@@ -58,6 +59,8 @@ class GeneratorHistory:
 
     hit_rate: float
     """In (0, 1): share of its answered calls that held the engaged item."""
+    query_hit_rate: float
+    """The same of the calls for this very query, shrunk towards the class's."""
     returned_share: float
     """In [0, 1]: share of the candidates asked for that it returned."""
     latency_s: float
@@ -70,8 +73,10 @@ class History(Protocol):
         """Return how often results of this query were engaged with."""
         ...
 
-    def generator(self, name: str, query_class: QueryClass) -> GeneratorHistory:
-        """Return what a generator has lately done for this class of query."""
+    def generator(
+        self, name: str, query_class: QueryClass, normalized_query: str
+    ) -> GeneratorHistory:
+        """Return what a generator has lately done for this class of query, and for this query."""
         ...
 
 
@@ -84,7 +89,7 @@ def features(
     """
     shared = _query_features(query, history.engagements(query.normalized), title)
     rows = [
-        [*shared, *_action_features(history.generator(name, query.query_class))]
+        [*shared, *_action_features(history.generator(name, query.query_class, query.normalized))]
         for name in generators
     ]
     return np.array(rows, dtype=np.float64)
@@ -121,9 +126,15 @@ def _query_features(query: Query, engagements: float, title: str) -> list[float]
 
 
 def _action_features(past: GeneratorHistory) -> list[float]:
-    rate = min(max(past.hit_rate, 0.001), 0.999)
+    of_class = _logit(past.hit_rate) / 4
     return [
-        math.log(rate / (1 - rate)) / 4,
+        of_class,
+        _logit(past.query_hit_rate) / 4 - of_class,
         past.returned_share,
         min(1.0, math.log1p(past.latency_s * 1000) / math.log(1001)),
     ]
+
+
+def _logit(rate: float) -> float:
+    inside = min(max(rate, 0.001), 0.999)
+    return math.log(inside / (1 - inside))

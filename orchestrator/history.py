@@ -21,6 +21,7 @@ from orchestrator.context import GeneratorHistory
 _RECENT_ITEMS = 50
 _USERS = 100_000
 _QUERIES = 200_000
+_RECORDED_QUERIES = 50_000
 _RECENT_SEARCHES = 500
 _DAY_S = 86_400.0
 _KEEP = 0.998
@@ -31,6 +32,8 @@ _CLASSES = {
     query_pb2.QUERY_CLASS_BROWSE: QueryClass.BROWSE,
     query_pb2.QUERY_CLASS_EMPTY: QueryClass.EMPTY,
 }
+_BACK_OFF = 2.0
+"""Engaged calls for one query that say as much as its class does."""
 
 
 @dataclass(slots=True)
@@ -72,13 +75,15 @@ class HistoryProjection:
 
     def __init__(self, data_dir: Path, log: EventLog, feedback: FeedbackSettings) -> None:
         self._reader = InteractionReader(log, feedback)
-        self._file = CheckpointFile(data_dir / self.name / "state", name="history", version=1)
+        self._file = CheckpointFile(data_dir / self.name / "state", name="history", version=2)
         self._lock = threading.Lock()
         self._users: OrderedDict[str, _User] = OrderedDict()
         self._queries: OrderedDict[str, float] = OrderedDict()
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._recent: OrderedDict[str, dict[str, tuple[int, float]]] = OrderedDict()
         self._found: dict[str, list[str]] = {}
+        self._finds: OrderedDict[str, dict[str, tuple[int, int]]] = OrderedDict()
+        """By query and generator: engaged calls that held the engaged item, and engaged calls."""
         self._applied = 0
 
     def entries(self) -> int:
@@ -108,11 +113,19 @@ class HistoryProjection:
         """Return the summed positive reward that this query's results have earned."""
         return self._queries.get(normalized_query, 0.0)
 
-    def generator(self, name: str, query_class: QueryClass) -> GeneratorHistory:
-        """Return what a generator has lately done for this class; a mild prior if nothing yet."""
+    def generator(
+        self, name: str, query_class: QueryClass, normalized_query: str
+    ) -> GeneratorHistory:
+        """Return what a generator has lately done for this class; a mild prior if nothing yet.
+
+        What it did for this very query counts beside the class, the more the oftener it was asked.
+        """
         tally = self._tallies.get((name, query_class.value), _Tally())
+        rate = (tally.hits + 1.5) / (tally.engaged_calls + 5.0)
+        hits, calls = self._finds.get(normalized_query, {}).get(name, (0, 0))
         return GeneratorHistory(
-            hit_rate=(tally.hits + 1.5) / (tally.engaged_calls + 5.0),
+            hit_rate=rate,
+            query_hit_rate=(hits + _BACK_OFF * rate) / (calls + _BACK_OFF),
             returned_share=(tally.filled + 2.5) / (tally.calls + 5.0),
             latency_s=(tally.latency_s + 0.05) / (tally.calls + 5.0),
         )
@@ -149,6 +162,8 @@ class HistoryProjection:
         self._tallies = {(g, c): _Tally(*sums) for g, c, *sums in state["tallies"]}
         self._recent.update((r, {g: (f, s) for g, f, s in calls}) for r, calls in state["recent"])
         self._found = state["found"]
+        for query, finds in state["finds"]:
+            self._finds[query] = {g: (hits, calls) for g, hits, calls in finds}
         self._applied = sequence
         return sequence
 
@@ -165,6 +180,10 @@ class HistoryProjection:
                 [r, [[g, f, s] for g, (f, s) in calls.items()]] for r, calls in self._recent.items()
             ],
             "found": self._found,
+            "finds": [
+                [query, [[g, hits, calls] for g, (hits, calls) in finds.items()]]
+                for query, finds in self._finds.items()
+            ],
         }
         self._file.save(sequence, zlib.compress(json.dumps(state).encode(), 1))
 
@@ -233,10 +252,18 @@ class HistoryProjection:
             self._found[root] = found
         if not first or decision.root_request_id:
             return
+        query = decision.query.normalized
+        finds = self._finds.setdefault(query, {})
+        self._finds.move_to_end(query)
+        if len(self._finds) > _RECORDED_QUERIES:
+            self._finds.popitem(last=False)
         for name in self._recent[root]:
+            hit = name in found
             tally = self._tally(name, decision)
             tally.engaged_calls += 1
-            tally.hits += name in found
+            tally.hits += hit
+            hits, calls = finds.get(name, (0, 0))
+            finds[name] = (hits + hit, calls + 1)
 
     def _tally(self, generator: str, decision: decision_pb2.Decision) -> _Tally:
         query_class = _CLASSES[decision.query.query_class]

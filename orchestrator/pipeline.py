@@ -202,7 +202,7 @@ class Pipeline:
         )
         return parts.planner.plan(
             phi,
-            parts.mask.masked(parts.history, query.query_class, deadline),
+            parts.mask.masked(parts.history, query, deadline),
             parts.snapshots.current,
             request_id=query.request_id,
             budget_share=parts.load.budget_share,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from forage.errors import ConflictError, NotFoundError
 from forage.registry import Registry
-from forage.retrieval import Deadline, QueryClass
+from forage.retrieval import Deadline, Query
 from orchestrator.breaker import Breaker
 from orchestrator.context import History
 from orchestrator.settings import OrchestratorSettings
@@ -75,9 +75,7 @@ class Mask:
         self._switches = switches
         self._breakers = breakers
 
-    def masked(
-        self, history: History, query_class: QueryClass, deadline: Deadline
-    ) -> dict[str, str]:
+    def masked(self, history: History, query: Query, deadline: Deadline) -> dict[str, str]:
         """Return the generators that must not be called, with the reason."""
         now = time.monotonic()
         left = deadline.remaining()
@@ -87,6 +85,6 @@ class Mask:
                 reasons[name] = "DISABLED"
             elif self._breakers[name].is_open(now):
                 reasons[name] = "BREAKER_OPEN"
-            elif history.generator(name, query_class).latency_s > left:
+            elif history.generator(name, query.query_class, query.normalized).latency_s > left:
                 reasons[name] = "NO_TIME"
         return reasons

@@ -243,11 +243,14 @@ class _TrainingHistory:
         """Return 0: no topic is a repeat of another."""
         return 0.0
 
-    def generator(self, name: str, query_class: QueryClass) -> GeneratorHistory:
+    def generator(
+        self, name: str, query_class: QueryClass, normalized_query: str
+    ) -> GeneratorHistory:
         """Return a generator's record for a class, with the mild prior of the orchestrator."""
         hits = float(self._hits[query_class][GENERATORS.index(name)])
         topics = self._topics[query_class]
-        return GeneratorHistory((hits + 1.5) / (topics + 5.0), returned_share=0.5, latency_s=0.01)
+        rate = (hits + 1.5) / (topics + 5.0)
+        return GeneratorHistory(rate, query_hit_rate=rate, returned_share=0.5, latency_s=0.01)
 
 
 def _cut(found: Found, plan: Plan) -> Found:

@@ -20,14 +20,18 @@ NAMES = ("lexical", "graph")
 class Past:
     """A history that says the same of everything."""
 
-    def __init__(self, *, engagements=0.0, hit_rate=0.3, returned=0.5, latency_s=0.01):
+    def __init__(
+        self, *, engagements=0.0, hit_rate=0.3, query_hit_rate=0.3, returned=0.5, latency_s=0.01
+    ):
         self._engagements = engagements
-        self._history = GeneratorHistory(hit_rate, returned, latency_s)
+        self._history = GeneratorHistory(hit_rate, query_hit_rate, returned, latency_s)
 
     def engagements(self, normalized_query: str) -> float:
         return self._engagements
 
-    def generator(self, name: str, query_class: QueryClass) -> GeneratorHistory:
+    def generator(
+        self, name: str, query_class: QueryClass, normalized_query: str
+    ) -> GeneratorHistory:
         return self._history
 
 
@@ -69,18 +73,25 @@ QUERIES = st.builds(
 @given(
     QUERIES,
     st.floats(0, 1e12),
-    st.floats(0, 1),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)),
     st.floats(0, 3),
     st.floats(0, 1e6),
 )
 @settings(max_examples=200)
-def test_every_number_is_finite_and_small(query, engagements, hit_rate, returned, latency_s):
-    past = Past(engagements=engagements, hit_rate=hit_rate, returned=returned, latency_s=latency_s)
+def test_every_number_is_finite_and_small(query, engagements, hit_rates, returned, latency_s):
+    of_class, of_query = hit_rates
+    past = Past(
+        engagements=engagements,
+        hit_rate=of_class,
+        query_hit_rate=of_query,
+        returned=returned,
+        latency_s=latency_s,
+    )
     found = features(query, past)
 
     assert found.shape == (len(NAMES), len(FEATURES))
     assert np.isfinite(found).all()
-    assert (np.abs(found) <= 3).all()
+    assert (np.abs(found) <= 3.5).all()
     assert (found[:, 0] == 1).all()
 
 
@@ -100,7 +111,7 @@ def test_the_columns_are_in_the_order_of_their_names():
         device="Phone",
         time=1_700_938_800.0,  # Saturday 25 November 2023, 19:00 UTC
     )
-    past = Past(engagements=9.0, hit_rate=0.5, returned=0.25, latency_s=0.009)
+    past = Past(engagements=9.0, hit_rate=0.5, query_hit_rate=0.75, returned=0.25, latency_s=0.009)
 
     assert named(query, past) == pytest.approx(
         {
@@ -124,6 +135,7 @@ def test_the_columns_are_in_the_order_of_their_names():
             "evening": 1,
             "holiday_season": 1,
             "past_hit_rate": 0,
+            "query_hit_rate": math.log(3) / 4,
             "past_returned": 0.25,
             "past_latency": math.log(10) / math.log(1001),
         }

@@ -13,6 +13,7 @@ from forage.log import Event, Topic
 from forage.log.sqlite import SqliteEventLog
 from forage.retrieval import QueryClass, UserContext
 from forage.settings import FeedbackSettings
+from orchestrator import history as history_module
 from orchestrator.history import HistoryProjection
 from tests.unit.orchestrator_decisions import (
     NAMES,
@@ -59,7 +60,7 @@ def state(found: HistoryProjection) -> object:
         [found.recent_items(u) for u in users],
         [found.explored_today(u, START + 100) for u in users],
         [found.engagements(q) for q in ("moon", "rain", "")],
-        [found.generator(n, c) for n in NAMES for c in QueryClass],
+        [found.generator(n, c, q) for n in NAMES for c in QueryClass for q in ("moon", "rain")],
         found.arms(NAMES),
     )
 
@@ -132,26 +133,59 @@ def test_exploration_slots_count_for_a_day(log, tmp_path):
 def test_a_generator_is_known_by_its_answers_only(log, tmp_path):
     log.append(story())
     found = history(log, tmp_path)
-    before = found.generator("semantic", EMPTY)
+    before = found.generator("semantic", EMPTY, "")
     follow(log, found)
     searches, arms = found.arms(NAMES)
 
-    assert before == found.generator("semantic", QueryClass.BROWSE)
+    assert before == found.generator("semantic", QueryClass.BROWSE, "")
     assert searches == 3
     assert [arms[n].calls for n in NAMES] == [3, 2, 3]
     assert [arms[n].engaged for n in NAMES] == [3, 3, 3]
     # The item of r1 is credited by its first engagement, and was found by two generators.
     assert [arms[n].found for n in NAMES] == [3, 2, 0]
-    lexical = found.generator("lexical", EMPTY)
-    memory = found.generator("memory", EMPTY)
+    lexical = found.generator("lexical", EMPTY, "")
+    memory = found.generator("memory", EMPTY, "")
     assert lexical.hit_rate > before.hit_rate > memory.hit_rate > 0
     assert lexical.latency_s == pytest.approx((3 * 0.02 + 0.05) / 8, rel=0.01)
+
+
+def test_a_generator_is_known_by_what_it_did_for_this_very_query(log, tmp_path):
+    log.append(story())
+    found = history(log, tmp_path)
+    follow(log, found)
+
+    def shrunk(name: str, hits: int, calls: int) -> float:
+        return (hits + 2 * found.generator(name, EMPTY, "").hit_rate) / (calls + 2)
+
+    # Of "moon" two searches ended with an engagement: lexical found both, memory none.
+    wanted = {
+        ("lexical", "moon"): shrunk("lexical", 2, 2),
+        ("semantic", "moon"): shrunk("semantic", 1, 2),
+        ("memory", "moon"): shrunk("memory", 0, 2),
+        ("lexical", "rain"): shrunk("lexical", 1, 1),
+        ("semantic", "rain"): shrunk("semantic", 0, 0),  # it timed out
+        ("lexical", "unheard"): shrunk("lexical", 0, 0),
+    }
+    told = {(n, q): found.generator(n, EMPTY, q).query_hit_rate for n, q in wanted}
+    assert told == pytest.approx(wanted)
+
+
+def test_queries_asked_longest_ago_are_forgotten(log, tmp_path, monkeypatch):
+    monkeypatch.setattr(history_module, "_RECORDED_QUERIES", 1)
+    log.append(story())
+    found = history(log, tmp_path)
+    follow(log, found)
+
+    rain, moon = (found.generator("lexical", EMPTY, q) for q in ("rain", "moon"))
+    assert rain.query_hit_rate == rain.hit_rate
+    assert moon.query_hit_rate > moon.hit_rate
 
 
 def test_a_first_search_is_a_mild_prior(log, tmp_path):
     found = history(log, tmp_path)
 
-    prior = found.generator("lexical", EMPTY)
+    prior = found.generator("lexical", EMPTY, "moon")
+    assert prior.query_hit_rate == prior.hit_rate
     assert (prior.hit_rate, prior.returned_share, prior.latency_s) == (0.3, 0.5, 0.01)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from forage.errors import NotFoundError
 from forage.registry import DirectoryRegistry
-from forage.retrieval import Deadline, QueryClass
+from forage.retrieval import Deadline, Query, QueryClass
 from orchestrator.breaker import Breaker
 from orchestrator.context import GeneratorHistory
 from orchestrator.settings import BreakerSettings, OrchestratorSettings
@@ -37,14 +37,16 @@ class Latencies:
     def engagements(self, normalized_query: str) -> float:
         return 0.0
 
-    def generator(self, name: str, query_class: QueryClass) -> GeneratorHistory:
-        return GeneratorHistory(0.3, 0.5, self._latencies.get(name, 0.01))
+    def generator(
+        self, name: str, query_class: QueryClass, normalized_query: str
+    ) -> GeneratorHistory:
+        return GeneratorHistory(0.3, 0.3, 0.5, self._latencies.get(name, 0.01))
 
 
 def masked(switches, breakers=None, *, seconds=1.0, **latencies) -> dict[str, str]:
     given = {n: Breaker(BreakerSettings()) for n in NAMES} | (breakers or {})
     mask = Mask(configured(), switches, given)
-    return mask.masked(Latencies(**latencies), QueryClass.TOPICAL, Deadline.after(seconds))
+    return mask.masked(Latencies(**latencies), Query(), Deadline.after(seconds))
 
 
 def test_a_switch_is_seen_by_everybody_and_by_those_who_come_later(registry):
