@@ -44,7 +44,8 @@ _RETRIED: Mapping[str, Any] = {
                 "initialBackoff": "0.005s",
                 "maxBackoff": "0.005s",
                 "backoffMultiplier": 1,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # A server that closes cancels what it has in hand; a call that we cancel is not retried.
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],

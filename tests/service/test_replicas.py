@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from forage.errors import ForageError
 from forage.settings import GeneratorSettings, ServerSettings
 from forage.telemetry import Telemetry
 from forage.testing import catalog
@@ -25,6 +26,13 @@ from forage.testing.serving import eventually, running
 from tests.service.orchestrator_mesh import IDS, Mesh, degraded, ids, meshed
 
 NO_HEDGES = {"most_share": 0}
+
+
+class Cancelled(ForageError):
+    """What gRPC answers for a server that closes while a call reaches it."""
+
+    code = grpc.StatusCode.CANCELLED
+    reason = "CANCELLED"
 
 
 @dataclass(slots=True)
@@ -168,6 +176,33 @@ async def test_the_death_of_a_replica_fails_no_search_and_its_return_is_noticed(
     assert abs(others[0] - others[1]) <= 8
     assert {tuple(degraded(a)) for a in answers} == {("ranker",)}, "there is no ranker here"
     assert all(len(a.results) == 10 for a in answers)
+
+
+async def test_a_call_in_flight_at_a_replica_that_closes_is_repeated_at_another(
+    tmp_path: Path,
+) -> None:
+    async with replicated(tmp_path, three(), hedge=NO_HEDGES) as (mesh, replicas):
+        replicas.lists[0].delay_s = 1.5
+        searches = [asyncio.create_task(mesh.search(f"in flight {n}")) for n in range(3)]
+        await eventually(lambda: bool(replicas.lists[0].requests))
+        await replicas.stop(0)
+        answers = await asyncio.gather(*searches)
+
+    assert sum(len(r.requests) for r in replicas.lists) == 4, "one was asked again"
+    assert {tuple(degraded(a)) for a in answers} == {("ranker",)}
+    assert all(len(a.results) == 10 for a in answers)
+
+
+async def test_a_call_that_a_closing_replica_cancelled_is_repeated_at_another(
+    tmp_path: Path,
+) -> None:
+    async with replicated(tmp_path, three(), hedge=NO_HEDGES) as (mesh, replicas):
+        replicas.lists[0].error = Cancelled("what a server says to calls it never began")
+        answers = [await mesh.search(f"search {n}") for n in range(3)]
+
+    assert [len(r.requests) for r in replicas.lists].count(1) == 2
+    assert sum(len(r.requests) for r in replicas.lists) == 4, "one was asked again"
+    assert {tuple(degraded(a)) for a in answers} == {("ranker",)}
 
 
 async def test_a_replica_that_drains_is_left_while_it_still_serves(tmp_path: Path) -> None:
