@@ -44,7 +44,7 @@ _RETRIED: Mapping[str, Any] = {
                 "initialBackoff": "0.005s",
                 "maxBackoff": "0.005s",
                 "backoffMultiplier": 1,
-                # A server that closes cancels what it has in hand; a call that we cancel is not retried.
+                # A server that closes cancels its calls. Those that we cancel are not retried.
                 "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }

@@ -28,7 +28,7 @@ from tests.service.orchestrator_mesh import IDS, Mesh, degraded, ids, meshed
 NO_HEDGES = {"most_share": 0}
 
 
-class Cancelled(ForageError):
+class CancelledError(ForageError):
     """What gRPC answers for a server that closes while a call reaches it."""
 
     code = grpc.StatusCode.CANCELLED
@@ -197,7 +197,7 @@ async def test_a_call_that_a_closing_replica_cancelled_is_repeated_at_another(
     tmp_path: Path,
 ) -> None:
     async with replicated(tmp_path, three(), hedge=NO_HEDGES) as (mesh, replicas):
-        replicas.lists[0].error = Cancelled("what a server says to calls it never began")
+        replicas.lists[0].error = CancelledError("what a server says to calls it never began")
         answers = [await mesh.search(f"search {n}") for n in range(3)]
 
     assert [len(r.requests) for r in replicas.lists].count(1) == 2
