@@ -343,7 +343,13 @@ def test_a_mesh_moves_from_sqlite_to_nats_and_goes_on_where_it_was(
             page = client.search("lantern", policy="full")
             first = page.results[0].item.item_id
             client.record_feedback(page.request_id, first, "play", event_id=f"embedded-{number}")
-        eventually(lambda: client.policy().snapshot_version > 1)
+
+        def learned() -> bool:
+            # Searches are learned from when a later one says that their time is over.
+            client.search("lantern")
+            return client.policy().snapshot_version > 1
+
+        eventually(learned)
         eventually(lambda: not any(s.lag for s in client.ingest_status().services))
         before = client.policy()
         heads = client.ingest_status()
